@@ -1,0 +1,1 @@
+"""Benchmarks: what serving costs, as ratios in one interleaved run (``make bench``)."""

@@ -1,0 +1,116 @@
+"""``make bench``: runs the rows, prints the tables and writes ``docs/performance.md``."""
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from tqdm import tqdm
+
+from benchmarks import load, machine, report
+from benchmarks.results import Outcome
+from benchmarks.rows import QUICK, ROWS, Bench, Plan
+from benchmarks.servers import ROOT, ServerError, environment
+from benchmarks.workload import WrongAnswerError
+
+CACHE: Final = ROOT / "build" / "benchmarks"
+PAGE: Final = ROOT / "docs" / "performance.md"
+
+_EXIT_FAILED: Final = 1
+_EXIT_USAGE: Final = 4
+_EXIT_INTERRUPTED: Final = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark.
+
+    Args:
+        arguments: The command line; ``None`` for the process's own.
+
+    Returns:
+        Exit code: 0 when everything was measured, whatever the targets; 4 when something that is
+        needed is missing.
+    """
+    options = _parser().parse_args(arguments)
+    if not load.installed():
+        print(load.MISSING, file=sys.stderr)
+        return _EXIT_USAGE
+    if shutil.which("edge-runtime", path=Path(sys.executable).parent) is None:
+        print("edge-runtime is not installed beside this Python: make setup", file=sys.stderr)
+        return _EXIT_USAGE
+    signal.signal(signal.SIGTERM, _terminated)
+    facts = machine.facts()
+    try:
+        outcome = _measure(QUICK if options.quick else Plan(), options.only or list(ROWS))
+    except (ServerError, WrongAnswerError) as error:
+        print(error, file=sys.stderr)
+        return _EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted; every server was stopped", file=sys.stderr)
+        return _EXIT_INTERRUPTED
+    date = f"{datetime.now(tz=UTC):%Y-%m-%d}"
+    print(report.tables(outcome))
+    text = report.to_json(outcome, facts, date)
+    if options.json:
+        options.json.write_text(text, "utf-8")
+    if not options.quick and not options.only:
+        (CACHE / "results.json").write_text(text, "utf-8")
+        PAGE.write_text(report.markdown(outcome, facts, date), "utf-8")
+    return 0
+
+
+def _measure(plan: Plan, names: Sequence[str]) -> Outcome:
+    """Run rows one after the other."""
+    outcome = Outcome()
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as scratch,
+        tqdm(total=1 + sum(ROWS[name].steps(plan) for name in names), disable=None) as progress,
+    ):
+
+        def tick() -> None:
+            progress.update()
+
+        progress.set_description("models and requests")
+        command = [sys.executable, "-m", "benchmarks.cases", str(CACHE)]
+        subprocess.run(command, env=environment(), cwd=ROOT, check=True)
+        tick()
+        for name in names:
+            progress.set_description(name)
+            outcome.add(ROWS[name].run(Bench(CACHE, Path(scratch), plan, tick)))
+    return outcome
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run",
+        description="Measure the daemon against an in-process session and a FastAPI server.",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="smoke test: every part for seconds, no page written"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=ROWS,
+        metavar="ROW",
+        help=f"one row of {', '.join(ROWS)}; may be given again; no page written",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    return parser
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """Turn SIGTERM into an exception, so that every server is stopped."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""One HTTP request and its answer, between a connection and the routes."""
+
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from edge_runtime.errors import EdgeRuntimeError, UnavailableError
+from edge_runtime.protocol.codec import JSON_TYPE, Encoded
+from edge_runtime.protocol.schemas import ErrorBody
+from edge_runtime.protocol.status import status_of
+
+if TYPE_CHECKING:
+    from edge_runtime.api.http import Connection
+    from edge_runtime.protocol.messages import InferRequest
+
+_JOIN_BELOW_BYTES: Final = 65_536  # a copy this size costs less than a second buffer in the loop
+_json: Final = msgspec.json.Encoder()
+
+Headers = tuple[tuple[str, str], ...]
+Buffers = list[bytes | memoryview]
+
+
+class Exchange:
+    """One request, and the place where its answer goes.
+
+    Attributes:
+        connection: Where it came from; knows the peer.
+        method: Upper case.
+        target: As sent: path and query, percent-encoded.
+        body: The whole body; memory that belongs to this request.
+        json_length: ``Inference-Header-Content-Length``, or ``None``.
+        keep_alive: Whether the connection may go on after the answer.
+        is_http_1_0: Whether the client speaks HTTP/1.0.
+        lingers: Whether the client may still be sending when the answer is written.
+        infer: The prediction it waits for, so that it can be cancelled.
+        status: Of the answer.
+        answer: What to write, once it is there.
+    """
+
+    __slots__ = (
+        "answer",
+        "body",
+        "connection",
+        "infer",
+        "is_http_1_0",
+        "json_length",
+        "keep_alive",
+        "lingers",
+        "method",
+        "status",
+        "target",
+    )
+
+    def __init__(self, connection: "Connection") -> None:
+        self.connection = connection
+        self.method = b"GET"
+        self.target = b""
+        self.body: bytes | memoryview = b""
+        self.json_length: int | None = None
+        self.keep_alive = True
+        self.is_http_1_0 = False
+        self.lingers = False
+        self.infer: InferRequest | None = None
+        self.status = 0
+        self.answer: bytes | Buffers | None = None
+
+    def send(
+        self,
+        status: int,
+        body: Buffers,
+        content_type: str = JSON_TYPE,
+        json_length: int | None = None,
+        headers: Headers = (),
+    ) -> None:
+        """Answer.
+
+        Args:
+            status: HTTP status.
+            body: Buffers to write one after the other; must not change any more.
+            content_type: Media type, without a suffix (the kserve client compares it whole).
+            json_length: Bytes of JSON before binary tensors, for the header of that name.
+            headers: More headers.
+        """
+        self.status = status
+        if self.connection.is_draining:
+            self.keep_alive = False
+        size = 0
+        for part in body:
+            size += len(part)
+        head = _head(status, content_type, self.keep_alive, self.is_http_1_0) + str(size).encode()
+        if json_length is not None:
+            head += b"\r\nInference-Header-Content-Length: " + str(json_length).encode()
+        for name, value in headers:
+            head += f"\r\n{name}: {value}".encode("latin-1", "replace")
+        head += b"\r\n\r\n"
+        if self.method == b"HEAD":
+            self.answer = head
+        elif size < _JOIN_BELOW_BYTES:
+            self.answer = b"".join((head, *body))
+        else:
+            self.answer = [head, *body]
+        self.connection.answered(self)
+
+    def encoded(self, encoded: Encoded) -> None:
+        """Answer 200 with a prediction."""
+        parts, json_length = encoded
+        if json_length is None:
+            self.send(200, parts)
+        else:
+            self.send(200, parts, "application/octet-stream", json_length)
+
+    def json(self, value: Any, status: int = 200) -> None:  # noqa: ANN401 - any struct
+        """Answer with a struct or plain data as JSON."""
+        self.send(status, [_json.encode(value)])
+
+    def error(self, status: int, message: str, headers: Headers = ()) -> None:
+        """Answer an error in the one shape all clients read."""
+        self.send(status, [_json.encode(ErrorBody(message))], headers=headers)
+
+    def refused(self, error: EdgeRuntimeError) -> None:
+        """Answer with one of our errors."""
+        headers: Headers = ()
+        if isinstance(error, UnavailableError) and error.retry_after_s is not None:
+            headers = (("Retry-After", str(error.retry_after_s)),)
+        self.error(status_of(error), error.message, headers)
+
+    def cancel(self) -> None:
+        """The client is gone: what waits for it need not run."""
+        if self.infer is not None:
+            self.infer.cancelled = True
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, content_type: str, keep_alive: bool, is_http_1_0: bool) -> bytes:  # noqa: FBT001 - a cache key
+    """Make the part of a head that repeats, up to the length's digits."""
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {content_type}"]
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif is_http_1_0:
+        lines.append("Connection: keep-alive")
+    return "\r\n".join([*lines, "Content-Length: "]).encode()

@@ -1,0 +1,306 @@
+"""The handlers behind the routes: from an exchange to the engine, and back.
+
+Two tables come out: ``data_routes`` for programs that want predictions, ``admin_routes`` for those
+who change what is served.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from edge_runtime.api import answers
+from edge_runtime.api.exchange import Exchange
+from edge_runtime.api.exposition import CONTENT_TYPE, exposition
+from edge_runtime.api.openapi import document
+from edge_runtime.api.routes import Handler, Route
+from edge_runtime.catalog import Catalog
+from edge_runtime.errors import (
+    EdgeRuntimeError,
+    ForbiddenError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    UnsupportedError,
+)
+from edge_runtime.inference import Inference
+from edge_runtime.metrics import ServerStatistics
+from edge_runtime.protocol import schemas
+from edge_runtime.protocol.codec import decode_request, encode_response
+from edge_runtime.protocol.messages import InferResponse
+
+_log = logging.getLogger(__name__)
+
+Names = dict[str, str]
+Reload = Callable[[str], Awaitable[None]]
+
+_MODEL = "/v2/models/{name}"
+_VERSION = "/v2/models/{name}/versions/{version}"
+
+
+class Handlers:
+    """What the routes call.
+
+    Args:
+        catalog: The models.
+        inference: Answers predictions.
+        statistics: Counters of the daemon.
+        reload: Reads one model's files anew and swaps it in; raises our errors.
+        json_depth: Deepest nesting of a tensor's JSON ``data``.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        inference: Inference,
+        statistics: ServerStatistics,
+        reload: Reload,
+        json_depth: int,
+    ) -> None:
+        self._catalog = catalog
+        self._inference = inference
+        self._statistics = statistics
+        self._reload = reload
+        self._json_depth = json_depth
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: Whether models are in place; before that ``ready`` says no.
+        self.is_ready = False
+
+    def data_routes(self) -> tuple[Route, ...]:
+        """The table of the data door."""
+        routes: list[Route] = []
+        for prefix in (_MODEL, _VERSION):
+            routes += [
+                Route(
+                    "POST",
+                    f"{prefix}/infer",
+                    self._infer,
+                    "Predict",
+                    schemas.InferRequestBody,
+                    schemas.InferResponseBody,
+                ),
+                Route(
+                    "GET", prefix, self._metadata, "Describe a model", None, schemas.ModelMetadata
+                ),
+                Route(
+                    "GET",
+                    f"{prefix}/ready",
+                    self._model_ready,
+                    "Tell whether a model can answer",
+                    None,
+                    schemas.ModelReady,
+                ),
+                Route(
+                    "GET",
+                    f"{prefix}/config",
+                    self._config,
+                    "Describe a model in Triton's words",
+                    None,
+                    schemas.ModelConfig,
+                ),
+                Route(
+                    "GET",
+                    f"{prefix}/stats",
+                    self._statistics_of,
+                    "Count what a model did",
+                    None,
+                    schemas.Statistics,
+                ),
+            ]
+        stats = Route(
+            "GET",
+            "/v2/models/stats",
+            self._statistics_of,
+            "Count what every model did",
+            None,
+            schemas.Statistics,
+        )
+        return (
+            stats,
+            *routes,
+            *self._shared_routes(),
+            Route(
+                "POST",
+                "/v2/repository/models/{name}/load",
+                self._only_admin,
+                "Refused here: the admin socket loads models",
+            ),
+            Route(
+                "POST",
+                "/v2/repository/models/{name}/unload",
+                self._only_admin,
+                "Refused here: the admin socket unloads models",
+            ),
+            Route(
+                "POST",
+                "/v2/cudasharedmemory/unregister",
+                self._nothing,
+                "Answers 200: perf_analyzer clears regions that are never there",
+            ),
+        )
+
+    def admin_routes(self) -> tuple[Route, ...]:
+        """The table of the admin door."""
+        return (
+            *self._shared_routes(),
+            Route(
+                "POST",
+                "/v2/repository/models/{name}/load",
+                self._load,
+                "Load a model, or its new files",
+                schemas.LoadRequest,
+            ),
+            Route(
+                "POST",
+                "/v2/repository/models/{name}/unload",
+                self._unload,
+                "Unload a model",
+                schemas.LoadRequest,
+            ),
+        )
+
+    def _shared_routes(self) -> tuple[Route, ...]:
+        def index(path: str) -> Route:
+            return Route(
+                "POST",
+                path,
+                self._index,
+                "List every version known",
+                schemas.IndexRequest,
+                list[schemas.IndexEntry],
+            )
+
+        return (
+            Route("GET", "/v2/health/live", self._live, "The daemon runs", None, schemas.Live),
+            Route("GET", "/v2/health/ready", self._ready, "It can answer", None, schemas.Ready),
+            Route("GET", "/v2", self._server, "Describe the server", None, schemas.ServerMetadata),
+            Route("GET", "/v2/", self._server, "The same", None, schemas.ServerMetadata),
+            index("/v2/repository/index"),
+            index("/v2/repository/{repository}/index"),
+            Route("GET", "/metrics", self._metrics, "Prometheus metrics"),
+            Route("GET", "/openapi.json", self._openapi, "This interface, for machines"),
+        )
+
+    # -- predictions ---------------------------------------------------------------------------
+
+    def _infer(self, exchange: Exchange, names: Names) -> None:
+        request = decode_request(exchange.body, exchange.json_length, json_depth=self._json_depth)
+        request.model_name = names["name"]
+        request.model_version = names.get("version", "")
+        exchange.infer = request
+
+        def reply(response: InferResponse | EdgeRuntimeError) -> None:
+            try:
+                if isinstance(response, InferResponse):
+                    exchange.encoded(encode_response(response))
+                else:
+                    exchange.refused(response)
+            except EdgeRuntimeError as error:  # an answer that JSON cannot carry
+                exchange.refused(error)
+
+        self._inference.submit(request, reply)
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def _live(self, exchange: Exchange, _: Names) -> None:
+        exchange.json(schemas.Live(live=True))
+
+    def _ready(self, exchange: Exchange, _: Names) -> None:
+        # 400 and not 503 is what Triton answers; any probe takes both for "no".
+        exchange.json(schemas.Ready(ready=self.is_ready), 200 if self.is_ready else 400)
+
+    def _server(self, exchange: Exchange, _: Names) -> None:
+        exchange.json(answers.server_metadata())
+
+    def _metadata(self, exchange: Exchange, names: Names) -> None:
+        loaded = self._catalog.peek(names["name"], names.get("version", ""))
+        exchange.json(answers.model_metadata(self._catalog, loaded))
+
+    def _model_ready(self, exchange: Exchange, names: Names) -> None:
+        self._catalog.peek(names["name"], names.get("version", ""))
+        exchange.json(schemas.ModelReady(names["name"], ready=True))
+
+    def _config(self, exchange: Exchange, names: Names) -> None:
+        loaded = self._catalog.peek(names["name"], names.get("version", ""))
+        exchange.json(answers.model_config(loaded))
+
+    def _statistics_of(self, exchange: Exchange, names: Names) -> None:
+        loaded = self._catalog.loaded()
+        if names:
+            version = names.get("version", "")
+            self._catalog.peek(names["name"], version)
+            loaded = [
+                each
+                for each in loaded
+                if each.name == names["name"] and version in {"", each.version}
+            ]
+        exchange.json(schemas.Statistics([answers.model_statistics(each) for each in loaded]))
+
+    def _index(self, exchange: Exchange, names: Names) -> None:
+        if names.get("repository"):
+            raise ModelNotFoundError(
+                f"there is no repository {names['repository']!r}; POST /v2/repository/index"
+            )
+        wanted = _body(exchange, schemas.IndexRequest)
+        exchange.json(answers.index(self._catalog, only_ready=wanted.ready))
+
+    def _metrics(self, exchange: Exchange, _: Names) -> None:
+        exchange.send(200, [exposition(self._catalog, self._statistics)], CONTENT_TYPE)
+
+    def _openapi(self, exchange: Exchange, _: Names) -> None:
+        exchange.json(document(self.data_routes(), self.admin_routes()))
+
+    def _nothing(self, exchange: Exchange, _: Names) -> None:
+        exchange.send(200, [b"{}"])
+
+    # -- changes -------------------------------------------------------------------------------
+
+    def _only_admin(self, _exchange: Exchange, _: Names) -> None:
+        raise ForbiddenError("this door only answers predictions: load and unload on admin.sock")
+
+    def _load(self, exchange: Exchange, names: Names) -> None:
+        wanted = _body(exchange, schemas.LoadRequest)
+        if wanted.parameters:
+            raise UnsupportedError(
+                f"load takes no parameters here (got {', '.join(sorted(wanted.parameters))}): "
+                "models are read from disk, settings from the configuration"
+            )
+        _log.info("load of %s asked by %s", names["name"], exchange.connection.peer.describe())
+        self._later(exchange, self._reload(names["name"]))
+
+    def _unload(self, exchange: Exchange, names: Names) -> None:
+        _body(exchange, schemas.LoadRequest)
+        _log.info("unload of %s asked by %s", names["name"], exchange.connection.peer.describe())
+        self._later(exchange, self._catalog.unload(names["name"]))
+
+    def _later(self, exchange: Exchange, work: Awaitable[None]) -> None:
+        """Answer when slow work is done; the work goes on if the client leaves."""
+
+        async def run() -> None:
+            try:
+                await work
+            except EdgeRuntimeError as error:
+                exchange.refused(error)
+            except Exception:  # noqa: BLE001 - the outermost frame; it is logged
+                _log.exception("a change failed in a way nobody foresaw")
+                exchange.error(500, "the daemon failed to do this; its log says why")
+            else:
+                exchange.send(200, [b"{}"])
+
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _body(exchange: Exchange, struct: type[Any]) -> Any:  # noqa: ANN401 - an instance of struct
+    """Decode a small JSON body; an empty one means every default."""
+    if not exchange.body:
+        return struct()
+    try:
+        return msgspec.json.decode(exchange.body, type=struct)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is not what this takes: {error}") from error
+
+
+__all__ = ["Handler", "Handlers"]

@@ -1,0 +1,320 @@
+"""The loaded models: who answers for a name, leases that pin a version, swaps that drop nothing.
+
+Rules: everything here runs on the event loop's thread except ``load`` and ``dispose``, which are
+handed to one loader thread. The routing table is replaced, never changed. A version that is taken
+out of the table lives until its last lease ends.
+"""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal, Protocol, TypeVar
+
+from edge_runtime.errors import EdgeRuntimeError, ModelNotFoundError, ModelNotReadyError
+from edge_runtime.manifest import Manifest, Variant
+from edge_runtime.metrics import VersionStatistics
+from edge_runtime.repository import Bundle
+from edge_runtime.scheduling import RunCost, Runnable
+from edge_runtime.session import release_memory
+from edge_runtime.tensors import Signature
+
+_log = logging.getLogger(__name__)
+
+State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
+
+
+class LoadedSession(Runnable, Protocol):
+    """A session that can be closed."""
+
+    providers: tuple[str, ...]
+
+    def close(self) -> None:
+        """Let go of the model's memory."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class LoadedVersion:
+    """One version in memory.
+
+    Attributes:
+        name: The model's name.
+        version: As on the wire.
+        digest: Of what really runs (DESIGN.md section 2).
+        manifest: What it was loaded from.
+        variant: The variant that runs on this CPU.
+        variant_reason: Why that one.
+        session: What runs.
+        signature: What it takes and gives.
+        load_s: How long loading took, in seconds.
+        leases: Requests that use it now.
+    """
+
+    name: str
+    version: str
+    digest: str
+    manifest: Manifest
+    variant: Variant
+    variant_reason: str
+    session: LoadedSession
+    signature: Signature
+    load_s: float = 0.0
+    statistics: VersionStatistics = field(default_factory=VersionStatistics)
+    cost: RunCost = field(default_factory=RunCost)
+    leases: int = 0
+    gone: asyncio.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Who answers for one model name."""
+
+    default: LoadedVersion
+    versions: Mapping[str, LoadedVersion]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """What the repository index says of one version."""
+
+    state: State
+    reason: str = ""
+
+
+Table = Mapping[str, Routes]
+Loader = Callable[[Bundle], LoadedVersion]
+_Result = TypeVar("_Result")
+_EMPTY: Final[Table] = MappingProxyType({})
+
+
+def route(table: Table, name: str, version: str) -> LoadedVersion | None:
+    """Choose the version that answers; pure.
+
+    Args:
+        table: Who answers for what.
+        name: The model asked for.
+        version: The version asked for; empty leaves the choice to the table.
+    """
+    routes = table.get(name)
+    if routes is None:
+        return None
+    return routes.versions.get(version) if version else routes.default
+
+
+class Catalog:
+    """The models in memory.
+
+    Args:
+        loader: Makes a bundle runnable; called on the loader thread.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._table = _EMPTY
+        self._states: dict[tuple[str, int], VersionState] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._changing = asyncio.Lock()
+
+    @property
+    def table(self) -> Table:
+        """Who answers for what, now."""
+        return self._table
+
+    def lease(self, name: str, version: str = "") -> LoadedVersion:
+        """Pin the version that answers for a name; ``release`` must follow.
+
+        Raises:
+            ModelNotFoundError: No such model or version is known.
+            ModelNotReadyError: It is known, but not loaded.
+        """
+        loaded = route(self._table, name, version)
+        if loaded is None:
+            raise self._missing(name, version)
+        loaded.leases += 1
+        return loaded
+
+    def release(self, loaded: LoadedVersion) -> None:
+        """End a lease."""
+        loaded.leases -= 1
+        if loaded.gone is not None and not loaded.leases:
+            self._dispose(loaded, loaded.gone)
+
+    def peek(self, name: str, version: str = "") -> LoadedVersion:
+        """Look at the version that answers for a name, without a lease.
+
+        Raises:
+            ModelNotFoundError: No such model or version is known.
+            ModelNotReadyError: It is known, but not loaded.
+        """
+        loaded = route(self._table, name, version)
+        if loaded is None:
+            raise self._missing(name, version)
+        return loaded
+
+    def index(self) -> list[tuple[str, str, VersionState]]:
+        """List every version known: name, version, state."""
+        return [
+            (name, str(version), state) for (name, version), state in sorted(self._states.items())
+        ]
+
+    def loaded(self) -> list[LoadedVersion]:
+        """List every version that answers, by name and number."""
+        return [
+            routes.versions[version]
+            for _, routes in sorted(self._table.items())
+            for version in sorted(routes.versions, key=int)
+        ]
+
+    async def apply(self, name: str, desired: Mapping[int, Bundle]) -> None:
+        """Make exactly these versions of a model answer, without a moment when none does.
+
+        New versions are loaded first, then the table is replaced, then what is left over is let
+        go. A version that cannot be loaded leaves what it would have replaced in place.
+
+        Args:
+            name: The model.
+            desired: Bundles by version number; empty unloads the model.
+
+        Raises:
+            ArtifactError: A version could not be loaded; the others answer all the same.
+        """
+        async with self._changing:
+            before = self._table.get(name)
+            current = dict(before.versions) if before else {}
+            failure: EdgeRuntimeError | None = None
+            after: dict[str, LoadedVersion] = {}
+            for version, bundle in sorted(desired.items()):
+                try:
+                    after[str(version)] = await self._load(name, version, bundle, current)
+                except EdgeRuntimeError as error:
+                    failure = failure or error
+            if failure and not after:
+                after = current  # keep what answers rather than nothing
+            self._replace(name, after)
+        # Outside the lock: a request that runs for long must not hold up other models' loads.
+        retired = [old for key, old in current.items() if after.get(key) is not old]
+        await self._retire(retired, kept=after)
+        if failure:
+            raise failure
+
+    async def unload(self, name: str) -> None:
+        """Take a model out and wait until its last request was answered and its memory is free.
+
+        Raises:
+            ModelNotFoundError: No such model is known.
+        """
+        if not any(known == name for known, _ in self._states):
+            raise self._missing(name, "")
+        await self.apply(name, {})
+
+    def note_problem(self, name: str, version: int, reason: str) -> None:
+        """Record a version that could not even be tried, for the index."""
+        if (name, version) not in self._states or str(version) not in self._versions(name):
+            self._states[name, version] = VersionState("UNAVAILABLE", reason)
+
+    async def close(self) -> None:
+        """Unload everything and end the loader thread."""
+        for name in list(self._table):
+            await self.apply(name, {})
+        self._thread.shutdown(wait=True)
+
+    async def off_loop(self, work: Callable[[], _Result]) -> _Result:
+        """Do slow work, such as reading folders, on the loader thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def _load(
+        self, name: str, version: int, bundle: Bundle, current: Mapping[str, LoadedVersion]
+    ) -> LoadedVersion:
+        serving = current.get(str(version))
+        if serving is None:
+            self._states[name, version] = VersionState("LOADING")
+        loop = asyncio.get_running_loop()
+        try:
+            loaded = await loop.run_in_executor(self._thread, self._loader, bundle)
+        except EdgeRuntimeError as error:
+            _log.error("model %s version %s: %s", name, version, error.message)
+            if serving is None:
+                self._states[name, version] = VersionState("UNAVAILABLE", error.message)
+            else:
+                self._states[name, version] = VersionState(
+                    "READY", f"still the earlier files; the new ones failed: {error.message}"
+                )
+            raise
+        if serving is not None and serving.digest == loaded.digest:
+            loaded.session.close()  # nothing changed on disk
+            return serving
+        _log.info(
+            "model %s version %s loaded in %.3f s: %s",
+            name,
+            version,
+            loaded.load_s,
+            loaded.variant_reason,
+        )
+        return loaded
+
+    def _replace(self, name: str, versions: Mapping[str, LoadedVersion]) -> None:
+        table = dict(self._table)
+        if versions:
+            newest = versions[max(versions, key=int)]
+            table[name] = Routes(newest, MappingProxyType(dict(versions)))
+            for version in versions:
+                state = self._states.get((name, int(version)))
+                if state is None or state.state != "READY":
+                    self._states[name, int(version)] = VersionState("READY")
+        else:
+            table.pop(name, None)
+        self._table = MappingProxyType(table)
+
+    async def _retire(
+        self, versions: list[LoadedVersion], kept: Mapping[str, LoadedVersion]
+    ) -> None:
+        for old in versions:
+            gone = old.gone = asyncio.Event()
+            key = (old.name, int(old.version))
+            if old.version not in kept:
+                self._states[key] = VersionState("UNLOADING")
+            if not old.leases:
+                self._dispose(old, gone)
+            await gone.wait()
+            # Another load may have brought the version back meanwhile.
+            if old.version not in self._versions(old.name):
+                self._states[key] = VersionState("UNAVAILABLE", "unloaded")
+            _log.info("model %s version %s let go", old.name, old.version)
+
+    def _dispose(self, loaded: LoadedVersion, gone: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+
+        def dispose() -> None:
+            loaded.session.close()
+            gc.collect()
+            release_memory()
+            loop.call_soon_threadsafe(gone.set)
+
+        self._thread.submit(dispose)
+
+    def _versions(self, name: str) -> Mapping[str, LoadedVersion]:
+        routes = self._table.get(name)
+        return routes.versions if routes else {}
+
+    def _missing(self, name: str, version: str) -> EdgeRuntimeError:
+        known = {
+            str(number): state for (model, number), state in self._states.items() if model == name
+        }
+        if not known:
+            return ModelNotFoundError(
+                f"there is no model {name!r}; POST /v2/repository/index lists what there is"
+            )
+        if version and version not in known:
+            return ModelNotFoundError(
+                f"model {name!r} has no version {version!r}; it has {', '.join(sorted(known))}"
+            )
+        state = known[version] if version else known[max(known, key=int)]
+        reason = f" ({state.reason})" if state.reason else ""
+        return ModelNotReadyError(
+            f"model {name!r} {'version ' + version if version else ''} is "
+            f"{state.state.lower()}{reason}".replace("  ", " ")
+        )

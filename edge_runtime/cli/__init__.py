@@ -1,0 +1,66 @@
+"""The command ``edge-runtime``: arguments in, exit code out. Commands are imported when used."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+from edge_runtime import __version__
+from edge_runtime.cli import arguments
+from edge_runtime.cli.exit_codes import ExitCode
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, RequestError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit code for wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and how it would be right."""
+        self.print_usage(sys.stderr)
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the whole command line."""
+    root = Parser(
+        prog="edge-runtime",
+        description="Run ONNX models for the programs on this device.",
+        epilog="examples:\n"
+        "  edge-runtime serve digits=examples/digits/digits-int8.onnx\n"
+        "  edge-runtime models\n"
+        "  edge-runtime predict digits --input image=@image.npy\n",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"edge-runtime {__version__}")
+    commands = root.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
+    arguments.add_all(commands)
+    return root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code, see ``exit_codes``.
+    """
+    options = parser().parse_args(argv)
+    try:
+        command = import_module(f"edge_runtime.cli.{options.command}")
+        code: int = command.run(options)
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (``| head``); there is nobody to tell.
+        sys.stderr.close()
+        return ExitCode.FAILED
+    except EdgeRuntimeError as error:
+        print(f"edge-runtime {options.command}: {error.message}", file=sys.stderr)
+        bad_input = isinstance(error, RequestError | ConfigError)
+        return ExitCode.USAGE if bad_input else ExitCode.FAILED
+    return code

@@ -1,0 +1,28 @@
+"""The exit codes of all four programs. ``docs/exit-codes.md`` is this table, and a test says so.
+
+argparse and Typer end with 2 on wrong usage; ours is 4, because 2 and 3 are answers of the
+programs themselves.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a program says by ending."""
+
+    DONE = 0
+    FAILED = 1
+    ANSWER_2 = 2
+    ANSWER_3 = 3
+    USAGE = 4
+    INTERRUPTED = 130
+
+
+MEANING = {
+    ExitCode.DONE: "Done.",
+    ExitCode.FAILED: "Failed: the daemon, the model, the network or the device said no.",
+    ExitCode.ANSWER_2: "An answer of the program itself; `edge-runtime` does not use it.",
+    ExitCode.ANSWER_3: "An answer of the program itself; `edge-runtime` does not use it.",
+    ExitCode.USAGE: "Bad usage or bad input: arguments, configuration, files, tensors.",
+    ExitCode.INTERRUPTED: "Interrupted by Ctrl-C.",
+}

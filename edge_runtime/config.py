@@ -1,0 +1,295 @@
+"""The daemon's configuration: every setting and every limit, with its unit and its reason.
+
+The schema is these structs, and ``docs/configuration.md`` is generated from them. ``load`` merges,
+in this order: the defaults here, the TOML file, the environment; command-line options go on top.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edge_runtime.errors import ConfigError
+
+ENVIRONMENT_PREFIX: Final = "EDGE_RUNTIME__"
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
+    """A group of settings; an unknown key is an error."""
+
+
+class VersionPolicy(Settings, frozen=True):
+    """Which versions of a repository model are served; at most one field may be set."""
+
+    latest: Annotated[int, Meta(ge=1, description="Serve the n highest versions.")] | None = None
+    all: Annotated[bool, Meta(description="Serve every version found.")] = False
+    specific: Annotated[tuple[int, ...], Meta(description="Serve exactly these versions.")] = ()
+
+
+class Model(Settings, frozen=True):
+    """Settings of one model, in ``[models.NAME]``."""
+
+    path: Annotated[
+        str,
+        Meta(description="Model file or bundle directory; empty: found in a repository."),
+    ] = ""
+    version_policy: Annotated[
+        VersionPolicy,
+        Meta(description="Versions to serve from a repository; the latest one by default."),
+    ] = VersionPolicy()
+    intra_op_threads: Annotated[
+        int,
+        Meta(ge=0, description="Threads of one run; 0 takes `engine.intra_op_threads`."),
+    ] = 0
+
+
+class Sockets(Settings, frozen=True):
+    """The Unix sockets, in ``[sockets]``."""
+
+    runtime: Annotated[
+        str,
+        Meta(
+            description="Data socket. Empty: `runtime.sock` in `$RUNTIME_DIRECTORY`, else in "
+            "`$XDG_RUNTIME_DIR/edge-runtime`, else in a private folder under the temporary one."
+        ),
+    ] = ""
+    admin: Annotated[
+        str, Meta(description="Admin socket. Empty: `admin.sock` beside the data socket.")
+    ] = ""
+    group: Annotated[
+        str, Meta(description="Group that owns the data socket; empty: the daemon's own group.")
+    ] = ""
+    admin_group: Annotated[
+        str, Meta(description="Group that owns the admin socket; empty: the daemon's own group.")
+    ] = ""
+
+
+class Http(Settings, frozen=True):
+    """The TCP door, in ``[http]``. Closed unless an address is given."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="HOST:PORT on loopback, for example `127.0.0.1:8000`; empty: no TCP. "
+            "Port 0 takes a free port. Addresses beyond loopback are refused."
+        ),
+    ] = ""
+
+
+class Engine(Settings, frozen=True):
+    """How models run, in ``[engine]``."""
+
+    providers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Execution providers in order of preference; those that are not "
+            "installed are left out and reported. The CPU provider always ends the list."
+        ),
+    ] = ("CPUExecutionProvider",)
+    intra_op_threads: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Threads of one run; 0: the CPUs this process may use "
+            "(affinity mask and cgroup quota).",
+        ),
+    ] = 0
+    pool_threads: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Runs that may go on at once beside the event loop; 0: as many as CPUs.",
+        ),
+    ] = 0
+    inline_limit_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="Runs expected to be shorter than this many seconds execute on the "
+            "event loop's own thread; handing over to the pool costs about 0.1 ms.",
+        ),
+    ] = 0.0005
+    queue_depth: Annotated[
+        int, Meta(ge=1, description="Runs that may wait for the pool; more are answered 503.")
+    ] = 256
+    memory_arena: Annotated[
+        bool,
+        Meta(
+            description="ONNX Runtime's CPU arena: faster repeated runs of large models, but it "
+            "never gives memory back before the model is unloaded (docs/performance.md)."
+        ),
+    ] = False
+
+
+class Limits(Settings, frozen=True):
+    """What a caller may ask of the daemon, in ``[limits]``."""
+
+    header_bytes: Annotated[
+        int, Meta(ge=256, description="Request line and headers together, in bytes.")
+    ] = 16_384
+    target_bytes: Annotated[int, Meta(ge=64, description="Request target (URL), in bytes.")] = 4_096
+    body_bytes: Annotated[
+        int, Meta(ge=0, description="Body of one request, in bytes (Triton's default is the same).")
+    ] = 67_108_864
+    body_bytes_in_flight: Annotated[
+        int,
+        Meta(ge=0, description="Bodies of all requests being received together, in bytes."),
+    ] = 268_435_456
+    chunks: Annotated[
+        int, Meta(ge=1, description="Chunks of one chunked body (Triton's limit is the same).")
+    ] = 65_536
+    json_depth: Annotated[
+        int, Meta(ge=1, le=64, description="Nesting of a tensor's JSON `data`.")
+    ] = 16
+    connections: Annotated[
+        int, Meta(ge=1, description="Open connections, all sockets together; more get 503.")
+    ] = 512
+    pipeline_depth: Annotated[
+        int,
+        Meta(ge=1, description="Unanswered requests on one connection; more wait unread."),
+    ] = 64
+    idle_timeout_s: Annotated[
+        float, Meta(gt=0, description="A connection without a request is closed after this.")
+    ] = 75.0
+    header_timeout_s: Annotated[
+        float, Meta(gt=0, description="Time from a request's first byte to its last header byte.")
+    ] = 10.0
+    body_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Grace for a body, on top of the time that `body_rate_bytes_per_s` allows.",
+        ),
+    ] = 10.0
+    body_rate_bytes_per_s: Annotated[
+        int, Meta(ge=1, description="Slowest average rate at which bytes may come and go.")
+    ] = 16_384
+    answer_timeout_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Grace for a client to read, on top of what `body_rate_bytes_per_s` allows.",
+        ),
+    ] = 10.0
+    drain_timeout_s: Annotated[
+        float,
+        Meta(gt=0, description="On stop, time for requests in flight before they are cut."),
+    ] = 20.0
+
+
+class Log(Settings, frozen=True):
+    """The log on standard error, in ``[log]``."""
+
+    format: Annotated[
+        Literal["text", "json"], Meta(description="`text` for people, `json` for machines.")
+    ] = "text"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least level written.")
+    ] = "info"
+
+
+class Config(Settings, frozen=True):
+    """Everything the daemon can be told."""
+
+    models: Annotated[
+        dict[str, Model], Meta(description="Models by name, as `[models.NAME]` tables.")
+    ] = {}
+    repositories: Annotated[
+        tuple[str, ...],
+        Meta(description="Model repository folders (`<name>/<version>/model.onnx`)."),
+    ] = ()
+    default_model: Annotated[
+        str, Meta(description="Model that doors without a model name use; empty: the only one.")
+    ] = ""
+    state_dir: Annotated[
+        str,
+        Meta(
+            description="State directory (nothing is kept there yet). Empty: `$STATE_DIRECTORY`, else "
+            "`$XDG_STATE_HOME/edge-runtime`, else `~/.local/state/edge-runtime`."
+        ),
+    ] = ""
+    sockets: Sockets = Sockets()
+    http: Http = Http()
+    engine: Engine = Engine()
+    limits: Limits = Limits()
+    log: Log = Log()
+
+
+def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: TOML file, or ``None`` for none.
+        environment: Where ``EDGE_RUNTIME__SECTION__KEY`` variables are looked up; lists and
+            tables are written as in TOML, plain text needs no quotes.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is wrong; names the key.
+    """
+    raw: dict[str, Any] = {}
+    origin = "the environment"
+    if path is not None:
+        origin = str(path)
+        try:
+            raw = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    for variable, text in sorted(environment.items()):
+        if variable.startswith(ENVIRONMENT_PREFIX):
+            keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+            _set(raw, keys, text, variable)
+    return parse(raw, origin)
+
+
+def parse(raw: Mapping[str, Any], origin: str) -> Config:
+    """Check a configuration that was read from somewhere.
+
+    Args:
+        raw: Nested tables as TOML gives them.
+        origin: Where they came from, for the message.
+
+    Raises:
+        ConfigError: A key is unknown or a value is wrong; the message names the key.
+    """
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_with_key(str(error))}") from error
+    for name, model in config.models.items():
+        policy = model.version_policy
+        if (policy.latest is not None) + policy.all + bool(policy.specific) > 1:
+            raise ConfigError(
+                f"{origin}: models.{name}.version_policy: give one of latest, all and specific"
+            )
+    return config
+
+
+def _set(raw: dict[str, Any], keys: list[str], text: str, variable: str) -> None:
+    """Put one environment variable's value at its place in the tables."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table = raw
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{variable}: {key!r} is a value, not a table")
+    table[keys[-1]] = value
+
+
+def _with_key(text: str) -> str:
+    """Turn msgspec's ``... - at `$.limits.chunks``` into ``limits.chunks: ...``."""
+    message, separator, path = text.partition(" - at `$")
+    if not separator:
+        return message
+    return f"{path.rstrip('`').lstrip('.') or 'top level'}: {message}"

@@ -1,0 +1,323 @@
+"""The composition root: builds every part, starts them in order, stops them in reverse.
+
+Start: sockets, loop, doors, models, ready. Stop: doors, requests in flight, models, threads.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from time import time
+from typing import Final
+
+import uvloop
+
+from edge_runtime import access, logs
+from edge_runtime.api.handlers import Handlers
+from edge_runtime.api.http import Door
+from edge_runtime.api.routes import Router
+from edge_runtime.api.timeouts import Timeouts
+from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.config import Config, Model
+from edge_runtime.errors import (
+    ConfigError,
+    EdgeRuntimeError,
+    ModelLoadError,
+    ModelNotFoundError,
+)
+from edge_runtime.hardware import cpu_facts, usable_cpus
+from edge_runtime.inference import Inference
+from edge_runtime.listeners import BoundSocket, Listeners, adopt, bind_tcp, bind_unix
+from edge_runtime.loading import load_bundle
+from edge_runtime.locations import (
+    ADMIN_SOCKET_NAME,
+    RUNTIME_SOCKET_NAME,
+    default_socket_directory,
+    temporary_directory,
+)
+from edge_runtime.metrics import ServerStatistics
+from edge_runtime.repository import Bundle, Discovery, discover
+from edge_runtime.scheduling import Scheduler
+from edge_runtime.session import RUNTIME_VERSION, select_providers
+from edge_runtime.systemd import Notifier, listen_fds, watchdog_interval_s
+
+_log = logging.getLogger(__name__)
+
+_NS: Final = 1e9
+
+ReadConfig = Callable[[], Config]
+
+
+def run(read_config: ReadConfig) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        read_config: Gives the resolved configuration; called again on SIGHUP.
+
+    Raises:
+        ConfigError: The configuration is wrong, or there is nothing to serve.
+        SocketError: A socket cannot be bound.
+        ModelLoadError: None of the models could be loaded.
+    """
+    settings = read_config()
+    logs.configure(settings.log)
+    if not settings.models and not settings.repositories:
+        raise ConfigError("there is nothing to serve: name a model file or a model repository")
+    # Bound here, before any thread exists: the umask belongs to the whole process.
+    sockets = bind(settings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Daemon(settings, read_config, sockets).serve())
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def bind(settings: Config) -> list[BoundSocket]:
+    """Bind every socket that systemd did not pass: data and admin always, TCP when asked for.
+
+    Raises:
+        SocketError: One of them cannot be bound; those that were are closed again.
+    """
+    bound: list[BoundSocket] = []
+    try:
+        for name, passed in listen_fds().items():
+            bound += [adopt(sock, name=name) for sock in passed]
+        names = {each.address.name for each in bound}
+        sockets = settings.sockets
+        runtime = Path(sockets.runtime) if sockets.runtime else None
+        if runtime is None and not {access.RUNTIME, access.ADMIN} <= names:
+            folder = default_socket_directory(
+                os.environ, os.getuid(), temporary_directory(os.environ)
+            )
+            runtime = folder / RUNTIME_SOCKET_NAME
+        if runtime is not None and access.RUNTIME not in names:
+            bound.append(bind_unix(runtime, group=sockets.group, name=access.RUNTIME))
+        if runtime is not None and access.ADMIN not in names:
+            admin = Path(sockets.admin) if sockets.admin else runtime.with_name(ADMIN_SOCKET_NAME)
+            bound.append(bind_unix(admin, group=sockets.admin_group, name=access.ADMIN))
+        if settings.http.listen and access.HTTP not in names:
+            bound.append(bind_tcp(settings.http.listen))
+    except EdgeRuntimeError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
+
+
+class Daemon:
+    """The running daemon. Made and used on its event loop's thread.
+
+    Args:
+        settings: The configuration.
+        read_config: Reads it again.
+        sockets: What to listen on, bound already.
+    """
+
+    def __init__(
+        self, settings: Config, read_config: ReadConfig, sockets: list[BoundSocket]
+    ) -> None:
+        self._settings = settings
+        self._read_config = read_config
+        self._sockets = sockets
+        self._cpu = cpu_facts()
+        self._cpus = usable_cpus()
+        self._providers, missing = select_providers(settings.engine.providers)
+        if missing:
+            _log.warning(
+                "execution providers %s are not installed; using %s",
+                ", ".join(missing),
+                ", ".join(self._providers),
+            )
+        self._notifier = Notifier()
+        self._statistics = ServerStatistics(time())
+        self._listeners = Listeners()
+        self._doors: list[Door] = []
+        self._catalog = Catalog(self._load)
+        self._reloading = asyncio.Lock()
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Start, serve until told to stop, drain, and free everything."""
+        loop = asyncio.get_running_loop()
+        engine = self._settings.engine
+        scheduler = Scheduler(
+            loop,
+            threads=engine.pool_threads or self._cpus,
+            inline_limit_ns=engine.inline_limit_s * _NS,
+            queue_depth=engine.queue_depth,
+        )
+        handlers = Handlers(
+            self._catalog,
+            Inference(self._catalog, scheduler.submit),
+            self._statistics,
+            self._reload_model,
+            self._settings.limits.json_depth,
+        )
+        self._open_doors(loop, handlers)
+        tasks: set[asyncio.Task[None]] = set()
+
+        def hang_up() -> None:
+            task = loop.create_task(self._reload_all(), name="reload")
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        try:
+            await self._listeners.start()
+            await self._start_models()
+            # What is alive now lives for long: later collections need not look at it.
+            gc.collect()
+            gc.freeze()
+            handlers.is_ready = True
+            self._notifier.ready()
+            for name, address in self._listeners.addresses:
+                _log.info("listening on %s (%s)", address, name)
+            self._watch(loop)
+            await self._stop.wait()
+        finally:
+            handlers.is_ready = False
+            self._notifier.stopping()
+            await self._drain()
+            scheduler.close()
+            await self._catalog.close()
+            _log.info("stopped")
+
+    def _open_doors(self, loop: asyncio.AbstractEventLoop, handlers: Handlers) -> None:
+        timeouts = Timeouts(loop)
+        data = Router(handlers.data_routes())
+        admin = Router(handlers.admin_routes())
+        for bound in self._sockets:
+            router = admin if bound.address.name == access.ADMIN else data
+            door = Door(router.dispatch, self._settings.limits, self._statistics, timeouts)
+            self._doors.append(door)
+            self._listeners.add(bound, door.connection)
+
+    # -- models --------------------------------------------------------------------------------
+
+    def _load(self, bundle: Bundle) -> LoadedVersion:
+        """Load a bundle; called on the catalog's loader thread."""
+        return load_bundle(
+            bundle,
+            engine=self._settings.engine,
+            settings=self._settings.models.get(bundle.manifest.name, Model()),
+            providers=self._providers,
+            cpu=self._cpu,
+            cpus=self._cpus,
+        )
+
+    async def _discover(self, only: str = "") -> Discovery:
+        settings = self._settings
+        found = await self._catalog.off_loop(
+            partial(discover, settings.models, settings.repositories, only)
+        )
+        for problem in found.problems:
+            where = f"model {problem.name}" if problem.name else "repository"
+            _log.error("%s: %s", where, problem.error.message)
+            if problem.name:
+                self._catalog.note_problem(
+                    problem.name, problem.version or 1, problem.error.message
+                )
+        return found
+
+    async def _start_models(self) -> None:
+        _log.info(
+            "onnxruntime %s on %s, %d CPUs", RUNTIME_VERSION, self._cpu.description, self._cpus
+        )
+        found = await self._discover()
+        failures = [problem.error for problem in found.problems]
+        for name, bundles in found.bundles.items():
+            try:
+                await self._catalog.apply(name, bundles)
+            except EdgeRuntimeError as error:
+                failures.append(error)
+        if failures and not self._catalog.table:
+            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
+
+    async def _reload_model(self, name: str) -> None:
+        """Read one model's files anew and swap them in (repository ``load``)."""
+        found = await self._discover(name)
+        bundles = found.bundles.get(name)
+        if bundles is not None:
+            await self._catalog.apply(name, bundles)
+        for problem in found.problems:
+            if problem.name == name:
+                raise problem.error
+        if bundles is None:
+            raise ModelNotFoundError(
+                f"there is no model {name!r} in the configuration or a repository folder"
+            )
+
+    async def _reload_all(self) -> None:
+        """Read the configuration and every model folder again (SIGHUP)."""
+        async with self._reloading:
+            self._notifier.reloading()
+            try:
+                self._take(self._read_config())
+            except ConfigError as error:
+                _log.error("the configuration stays as it was: %s", error.message)
+            else:
+                await self._apply_all()
+            self._notifier.ready()
+
+    def _take(self, settings: Config) -> None:
+        before, self._settings = self._settings, settings
+        logs.configure(settings.log)
+        for door in self._doors:
+            door.limits = settings.limits
+        if _needs_restart(before) != _needs_restart(settings):
+            _log.warning("changes of sockets, http, engine and state_dir need a restart")
+        _log.info("configuration read again")
+
+    async def _apply_all(self) -> None:
+        found = await self._discover()
+        troubled = {problem.name for problem in found.problems}
+        for name in [*found.bundles, *self._catalog.table]:
+            if name not in found.bundles and name in troubled:
+                continue  # broken on disk, still fine in memory
+            try:
+                await self._catalog.apply(name, found.bundles.get(name, {}))
+            except EdgeRuntimeError:
+                continue  # logged, and in the index
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        await self._listeners.stop_accepting()
+        for door in self._doors:
+            door.drain()
+        limit_s = self._settings.limits.drain_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                for door in self._doors:
+                    await door.empty.wait()
+        except TimeoutError:
+            _log.warning(
+                "%d connections are cut after %g s", self._statistics.connections_open, limit_s
+            )
+            for door in self._doors:
+                door.abort()
+        self._listeners.close()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer systemd's watchdog, if it asks, for as long as every door is open."""
+        interval_s = watchdog_interval_s()
+        if interval_s is None:
+            return
+
+        def beat() -> None:
+            if self._listeners.are_open:
+                self._notifier.watchdog()
+            loop.call_later(interval_s, beat)
+
+        beat()
+
+
+def _needs_restart(settings: Config) -> tuple[object, ...]:
+    return settings.sockets, settings.http, settings.engine, settings.state_dir

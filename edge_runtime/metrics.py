@@ -1,0 +1,165 @@
+"""Plain counters, one set per model version. The hot path adds; the exposition reads."""
+
+from typing import Final
+
+#: Upper bounds of the duration histograms, in seconds: powers of two from 16 us to 33 s, the same
+#: on every device so that they add up.
+DURATION_BUCKETS_S: Final = tuple(16e-6 * 2**exponent for exponent in range(22))
+
+
+class Durations:
+    """A count and a sum of nanoseconds, and how they spread.
+
+    Attributes:
+        count: How many.
+        ns: Their sum, in nanoseconds.
+        buckets: Counts by ``bit_length`` of the duration in units of 16 us.
+    """
+
+    __slots__ = ("buckets", "count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+        self.buckets = [0] * (len(DURATION_BUCKETS_S) + 1)
+
+    def add(self, ns: int) -> None:
+        """Count one duration, in nanoseconds."""
+        self.count += 1
+        self.ns += ns
+        index = (ns // 16_000).bit_length()
+        self.buckets[index if index < _LAST else _LAST] += 1  # noqa: FURB136 - min() costs a call
+
+
+_LAST: Final = len(DURATION_BUCKETS_S)
+
+
+class Tally:
+    """A count and a sum of nanoseconds."""
+
+    __slots__ = ("count", "ns")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ns = 0
+
+
+class RunTallies:
+    """Durations of the runs of one size."""
+
+    __slots__ = ("infer_ns", "input_ns", "output_ns", "runs")
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.input_ns = 0
+        self.infer_ns = 0
+        self.output_ns = 0
+
+
+class VersionStatistics:
+    """Counters of one model version.
+
+    Attributes:
+        success: Whole requests that were answered.
+        queue: Time between being ready to run and running.
+        compute: Time in the model; its count is the number of runs.
+        input_ns: Time spent checking inputs, in nanoseconds.
+        output_ns: Time spent on outputs and the answer, in nanoseconds.
+        rows: Rows inferred.
+        fail: Requests that failed.
+        failures: Failed requests by reason.
+        by_rows: Durations by rows of a run; bounded, larger runs share the last entry.
+        last_success_ns: Monotonic time of the last success, in nanoseconds; 0: never.
+    """
+
+    __slots__ = (
+        "by_rows",
+        "compute",
+        "fail",
+        "failures",
+        "input_ns",
+        "last_success_ns",
+        "output_ns",
+        "queue",
+        "rows",
+        "success",
+    )
+
+    def __init__(self) -> None:
+        self.success = Durations()
+        self.queue = Durations()
+        self.compute = Durations()
+        self.fail = Tally()
+        self.failures: dict[str, int] = {}
+        self.input_ns = 0
+        self.output_ns = 0
+        self.rows = 0
+        self.by_rows: dict[int, RunTallies] = {}
+        self.last_success_ns = 0
+
+    def succeeded(  # noqa: PLR0917 - plain integers: this is the hot path
+        self, rows: int, received: int, queued: int, started: int, ended: int, answered: int
+    ) -> None:
+        """Count one answered request; every time is in monotonic nanoseconds.
+
+        Args:
+            rows: Rows it had.
+            received: When it was decoded.
+            queued: When its inputs were checked.
+            started: When the model began to run.
+            ended: When the model had run.
+            answered: When the answer was written.
+        """
+        input_ns = queued - received
+        infer_ns = ended - started
+        output_ns = answered - ended
+        self.success.add(answered - received)
+        self.queue.add(started - queued)
+        self.compute.add(infer_ns)
+        self.input_ns += input_ns
+        self.output_ns += output_ns
+        self.rows += rows
+        self.last_success_ns = answered
+        key = rows if rows < ROWS_MAX else ROWS_MAX  # noqa: FURB136 - min() costs a call
+        tallies = self.by_rows.get(key)
+        if tallies is None:
+            tallies = self.by_rows[key] = RunTallies()
+        tallies.runs += 1
+        tallies.input_ns += input_ns
+        tallies.infer_ns += infer_ns
+        tallies.output_ns += output_ns
+
+    def failed(self, reason: str, ns: int) -> None:
+        """Count one failed request, with the time it took in nanoseconds."""
+        self.fail.count += 1
+        self.fail.ns += ns
+        self.failures[reason] = self.failures.get(reason, 0) + 1
+
+
+ROWS_MAX: Final = 1024  # sizes of a run told apart in the statistics
+
+
+class ServerStatistics:
+    """Counters of the daemon as a whole.
+
+    Attributes:
+        responses: Answers by HTTP status.
+        connections_open: Connections open now.
+        connections_total: Connections accepted since the start.
+        connections_refused: Connections turned away at the limit.
+    """
+
+    __slots__ = (
+        "connections_open",
+        "connections_refused",
+        "connections_total",
+        "responses",
+        "started_s",
+    )
+
+    def __init__(self, started_s: float) -> None:
+        self.responses: dict[int, int] = {}
+        self.connections_open = 0
+        self.connections_total = 0
+        self.connections_refused = 0
+        self.started_s = started_s

@@ -1,0 +1,109 @@
+"""JSON numbers, booleans and strings to arrays: the ``data`` of a tensor, flat or nested."""
+
+import struct
+from itertools import chain
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from edge_runtime.datatypes import Datatype
+from edge_runtime.errors import InvalidTensorError
+from edge_runtime.tensors import Array, element_count
+
+_ELEMENT: Final = {"float": float, "int": int, "bool": bool, "str": str}
+_JSON_START: Final = b" \t\r\n["
+_decoders: dict[tuple[str, int], msgspec.json.Decoder[list[Any]]] = {}
+
+
+def decode_data(
+    name: str, datatype: Datatype, shape: list[int], data: msgspec.Raw, json_depth: int
+) -> Array:
+    """Decode one tensor's JSON ``data``, flat or nested as its shape says.
+
+    Args:
+        name: The tensor's name, for messages.
+        datatype: Element type.
+        shape: Element counts per axis, as the request claims them.
+        data: The undecoded JSON.
+        json_depth: Deepest nesting accepted.
+
+    Raises:
+        InvalidTensorError: The data is not of that datatype or shape, or nested too deeply.
+    """
+    if datatype.json == "none":
+        raise InvalidTensorError(
+            f"input {name!r} is {datatype.name}, which JSON cannot carry: use the binary extension"
+        )
+    element_count(shape, name)
+    text = bytes(memoryview(data)[: json_depth + 64])
+    brackets = text[: len(text) - len(text.lstrip(_JSON_START))].count(b"[")
+    if brackets > json_depth:
+        raise InvalidTensorError(f"input {name!r}: data is nested deeper than {json_depth}")
+    depth = brackets or 1
+    decoder = _decoders.get((datatype.json, depth))
+    if decoder is None:
+        kind: Any = _ELEMENT[datatype.json]
+        for _ in range(depth):
+            kind = list[kind]
+        decoder = _decoders[datatype.json, depth] = msgspec.json.Decoder(kind)
+    try:
+        values = decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidTensorError(f"input {name!r}: {reason(error)}") from error
+    if depth > 1:
+        values = _flatten(name, values, shape, depth)
+    return pack(name, datatype, shape, values)
+
+
+def _flatten(name: str, values: list[Any], shape: list[int], depth: int) -> list[Any]:
+    """Take the nesting off, after checking that it is the shape's."""
+    # An empty axis ends the brackets early: [[]] is shape [1, 0, n] for every n.
+    if depth != len(shape) and (depth > len(shape) or 0 not in shape[:depth]):
+        raise InvalidTensorError(
+            f"input {name!r}: data is nested {depth} deep, shape {shape} has {len(shape)} axes"
+        )
+    level: list[Any] = [values]
+    for axis in range(depth):
+        size = shape[axis]
+        if any(len(part) != size for part in level):
+            raise InvalidTensorError(
+                f"input {name!r}: data does not have shape {shape} (axis {axis} is not {size})"
+            )
+        level = list(chain.from_iterable(level))
+    return level
+
+
+def pack(name: str, datatype: Datatype, shape: list[int], values: list[Any]) -> Array:
+    """Turn decoded JSON elements into an array; a value out of range is refused, never wrapped.
+
+    Args:
+        name: The tensor's name, for messages.
+        datatype: Element type.
+        shape: Element counts per axis.
+        values: Elements in row-major order.
+
+    Raises:
+        InvalidTensorError: The count is not the shape's, or an element does not fit the datatype.
+    """
+    count = element_count(shape, name)
+    if count != len(values):
+        raise InvalidTensorError(
+            f"tensor {name!r}: shape {shape} needs {count} elements, data has {len(values)}"
+        )
+    if datatype.json == "str":
+        strings: Array = np.empty(count, object)
+        strings[:] = values
+        return strings.reshape(shape)
+    try:
+        data = struct.pack(f"<{count}{datatype.pack}", *values)
+    except (struct.error, OverflowError) as error:
+        raise InvalidTensorError(
+            f"tensor {name!r}: an element does not fit {datatype.name} ({error})"
+        ) from error
+    return np.ndarray(shape, datatype.numpy, data)
+
+
+def reason(error: Exception) -> str:
+    """Say why a JSON decoder refused, in words for the caller."""
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)

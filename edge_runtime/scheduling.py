@@ -1,0 +1,279 @@
+"""When and where a run happens: at once on the loop's thread, or in the pool by priority.
+
+Rules: everything but ``_execute`` runs on the event loop's thread, so there is no lock; the queue
+is bounded; what expired or lost its client is dropped before it costs a run. Nothing waits while
+a thread is idle. Batching sits in front of ``submit`` and hands over merged runs.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter_ns
+from typing import Final, Protocol
+
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    EdgeRuntimeError,
+    OverloadedError,
+    UnavailableError,
+)
+from edge_runtime.tensors import Array
+
+_LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every stated priority
+_WARM_UP_RUNS: Final = 2
+_STEP_MAX: Final = 4
+_STEP_FLOOR_NS: Final = 10_000
+_LEARN_EVERY: Final = 16  # learning costs a microsecond, so a steady model pays it rarely
+_FORGET: Final = 0.95  # weight of the past per observation: about the last 20 count
+_RETRY_AFTER_S: Final = 1
+
+
+class Runnable(Protocol):
+    """What the scheduler needs of a model: a session that runs."""
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Array], /) -> list[Array]:
+        """Run the model: outputs in the order of ``names``."""
+        ...
+
+
+class Cancellable(Protocol):
+    """What the scheduler needs of a request."""
+
+    cancelled: bool
+
+
+class RunCost:
+    """Expected time of a run: ``a + b * rows``, fitted to what was seen lately.
+
+    Attributes:
+        seen: Runs so far.
+        known: Whether there is an estimate: the first runs warm the model up and do not count.
+    """
+
+    __slots__ = (
+        "_intercept_ns",
+        "_slope_ns",
+        "_sum_r",
+        "_sum_rr",
+        "_sum_rt",
+        "_sum_t",
+        "_weight",
+        "known",
+        "seen",
+    )
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.known = False
+        self._intercept_ns = self._slope_ns = 0.0
+        self._weight = self._sum_r = self._sum_t = self._sum_rr = self._sum_rt = 0.0
+
+    def estimate_ns(self, rows: int) -> float:
+        """Give the expected time of a run, in nanoseconds; only meaningful once ``known``."""
+        return self._intercept_ns + self._slope_ns * rows
+
+    def observe(self, rows: int, ns: float) -> None:
+        """Learn from one run of ``rows`` rows that took ``ns`` nanoseconds."""
+        self.seen += 1
+        if self.seen <= _WARM_UP_RUNS:
+            return
+        if self.known:
+            expected = self._intercept_ns + self._slope_ns * rows
+            if expected < 2 * ns < 4 * expected and self.seen % _LEARN_EVERY:
+                return
+            # One run that the system interrupted must not banish a model to the pool; a model
+            # that really became slower gets there in a few steps.
+            ns = min(ns, _STEP_MAX * expected + _STEP_FLOOR_NS)
+        self.known = True
+        self._weight = weight = self._weight * _FORGET + 1
+        self._sum_r = sum_r = self._sum_r * _FORGET + rows
+        self._sum_t = sum_t = self._sum_t * _FORGET + ns
+        self._sum_rr = self._sum_rr * _FORGET + rows * rows
+        self._sum_rt = self._sum_rt * _FORGET + rows * ns
+        spread = weight * self._sum_rr - sum_r * sum_r
+        if spread > weight:  # sizes differed: fit a line
+            slope = (weight * self._sum_rt - sum_r * sum_t) / spread
+            self._slope_ns = max(slope, 0.0)
+            self._intercept_ns = max((sum_t - self._slope_ns * sum_r) / weight, 0.0)
+        else:  # one size only: take cost as proportional, the careful guess for larger ones
+            self._slope_ns = sum_t / max(sum_r, 1.0)
+            self._intercept_ns = 0.0
+
+
+class Run:
+    """One execution of a model.
+
+    Attributes:
+        session: What runs.
+        cost: The model's expected times, learned from this run.
+        names: Outputs wanted.
+        feeds: Arrays by input name.
+        rows: Rows of the run.
+        request: Asked whether its client is still there.
+        priority: 0 for the default, 1 for the highest.
+        deadline_ns: Monotonic nanoseconds after which it must not start; 0: never.
+        done: Called once, on the loop's thread, perhaps before ``submit`` returns.
+        outputs: The result, in the order of ``names``.
+        error: Why there is no result.
+        received, queued, started, ended: Monotonic nanoseconds of each step.
+    """
+
+    __slots__ = (
+        "cost",
+        "deadline_ns",
+        "done",
+        "ended",
+        "error",
+        "feeds",
+        "names",
+        "outputs",
+        "priority",
+        "queued",
+        "received",
+        "request",
+        "rows",
+        "session",
+        "started",
+    )
+
+    def __init__(
+        self,
+        *,
+        session: Runnable,
+        cost: RunCost,
+        names: Sequence[str],
+        feeds: Mapping[str, Array],
+        rows: int,
+        request: Cancellable,
+        done: Callable[["Run"], None],
+        received: int,
+        priority: int = 0,
+        deadline_ns: int = 0,
+    ) -> None:
+        self.session = session
+        self.cost = cost
+        self.names = names
+        self.feeds = feeds
+        self.rows = rows
+        self.request = request
+        self.done = done
+        self.priority = priority
+        self.deadline_ns = deadline_ns
+        self.outputs: list[Array] = []
+        self.error: EdgeRuntimeError | None = None
+        self.received = received
+        self.queued = self.started = self.ended = received
+
+    def fail(self, error: EdgeRuntimeError) -> None:
+        """End the run without a result."""
+        self.error = error
+        self.started = self.ended = perf_counter_ns()
+        self.done(self)
+
+
+class Scheduler:
+    """Runs models on the loop's thread or in a small pool.
+
+    Args:
+        loop: The event loop whose thread ``submit`` is called on.
+        threads: Runs that may go on at once in the pool.
+        inline_limit_ns: Runs expected to be shorter execute at once, on the loop's thread.
+        queue_depth: Runs that may wait for the pool.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        threads: int,
+        inline_limit_ns: float,
+        queue_depth: int,
+    ) -> None:
+        self._loop = loop
+        self._threads = threads
+        self._inline_limit_ns = inline_limit_ns
+        self._queue_depth = queue_depth
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="run")
+        self._waiting: list[tuple[int, int, Run]] = []
+        self._sequence = 0
+        self._running = 0
+
+    @property
+    def waiting(self) -> int:
+        """Runs that wait for the pool."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Runs in the pool now."""
+        return self._running
+
+    def submit(self, run: Run) -> None:
+        """Execute a run now or when its turn comes; ``run.done`` is called either way."""
+        run.queued = perf_counter_ns()
+        cost = run.cost
+        if cost.known and cost.estimate_ns(run.rows) < self._inline_limit_ns:
+            _execute(run)
+            self._finish(run)
+            return
+        if self._running < self._threads:
+            self._start(run)
+            return
+        if len(self._waiting) >= self._queue_depth:
+            run.fail(
+                OverloadedError(
+                    f"{self._queue_depth} requests are waiting already; try again later",
+                    retry_after_s=_RETRY_AFTER_S,
+                )
+            )
+            return
+        self._sequence += 1
+        priority = run.priority or _LOWEST_PRIORITY
+        heapq.heappush(self._waiting, (priority, self._sequence, run))
+
+    def close(self) -> None:
+        """Fail what waits, wait for what runs, end the threads."""
+        while self._waiting:
+            _, _, run = heapq.heappop(self._waiting)
+            run.fail(UnavailableError("the daemon is stopping"))
+        self._pool.shutdown(wait=True)
+
+    def _start(self, run: Run) -> None:
+        self._running += 1
+        self._pool.submit(self._work, run)
+
+    def _work(self, run: Run) -> None:
+        _execute(run)
+        self._loop.call_soon_threadsafe(self._worked, run)
+
+    def _worked(self, run: Run) -> None:
+        self._running -= 1
+        # The next run starts before this one's answer is written: the pool never idles for us.
+        self._start_next()
+        self._finish(run)
+
+    def _start_next(self) -> None:
+        while self._waiting and self._running < self._threads:
+            _, _, run = heapq.heappop(self._waiting)
+            if run.request.cancelled:
+                run.fail(UnavailableError("the client is gone"))
+            elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
+                run.fail(DeadlineExceededError("the request's timeout passed before it could run"))
+            else:
+                self._start(run)
+
+    def _finish(self, run: Run) -> None:
+        if run.error is None:
+            run.cost.observe(run.rows, run.ended - run.started)
+        run.done(run)
+
+
+def _execute(run: Run) -> None:
+    """Run the model. The only part that other threads execute."""
+    run.started = perf_counter_ns()
+    try:
+        run.outputs = run.session.run(run.names, run.feeds)
+    except EdgeRuntimeError as error:
+        run.error = error
+    run.ended = perf_counter_ns()

@@ -1,0 +1,212 @@
+"""The only import of onnxruntime: load a model, run it, and say what went wrong in our words."""
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+# ONNX Runtime's Linux wheels report usage over the network unless this is set before the import
+# (its docs/Privacy.md). A daemon without a network needs no second reason.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+import onnxruntime
+
+from edge_runtime.datatypes import BF16, BY_ORT, Datatype
+from edge_runtime.errors import InvalidTensorError, ModelFailedError, ModelLoadError
+from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
+
+RUNTIME_VERSION: Final[str] = onnxruntime.__version__
+CPU_PROVIDER: Final = "CPUExecutionProvider"
+_LOG_FATAL: Final = 4  # errors are raised and translated here; printing them too says it twice
+
+Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How a model is loaded.
+
+    Attributes:
+        providers: Execution providers in order of preference.
+        intra_op_threads: Threads of one run, at least 1.
+        memory_arena: Whether ONNX Runtime keeps freed memory for the next run.
+        precise_int8: Whether to avoid the 16-bit saturation of U8S8 products on x86 CPUs without
+            VNNI (``session.x64quantprecision``); changes results there, nothing elsewhere.
+        options: Session configuration entries from the manifest.
+    """
+
+    providers: tuple[str, ...] = (CPU_PROVIDER,)
+    intra_op_threads: int = 1
+    memory_arena: bool = False
+    precise_int8: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def result_options(self) -> dict[str, str]:
+        """The options that can change results: they belong into a model's digest."""
+        result = dict(self.options)
+        if self.precise_int8:
+            result["session.x64quantprecision"] = "1"
+        return result
+
+
+def select_providers(wanted: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Choose among the installed execution providers.
+
+    Args:
+        wanted: In order of preference.
+
+    Returns:
+        Those to use (the CPU provider always last), and those that are not installed.
+    """
+    installed = set(onnxruntime.get_available_providers())
+    used = [name for name in dict.fromkeys(wanted) if name in installed and name != CPU_PROVIDER]
+    missing = tuple(name for name in wanted if name not in installed)
+    return (*used, CPU_PROVIDER), missing
+
+
+class Session:
+    """A loaded model. ``run`` may be called from several threads at once.
+
+    Attributes:
+        signature: What the model takes and gives, as its file declares.
+        run: ``run(output_names, feeds)`` gives the outputs in that order; ``feeds`` fit the
+            signature (``BF16`` as ``<u2``). Raises ``InvalidTensorError`` where ONNX Runtime
+            blames the input's values, ``ModelFailedError`` for everything else.
+        providers: The execution providers that really serve it.
+    """
+
+    __slots__ = ("_session", "providers", "run", "signature")
+
+    def __init__(self, session: Any, signature: Signature) -> None:  # noqa: ANN401 - untyped library
+        self._session = session
+        self.signature = signature
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        specs = (*signature.inputs, *signature.outputs.values())
+        uses_bf16 = any(spec.datatype is BF16 for spec in specs)
+        self.run: Run = self._run_values if uses_bf16 else self._run_arrays
+
+    @classmethod
+    def load(cls, path: Path, settings: SessionSettings) -> "Session":
+        """Load a model file.
+
+        Args:
+            path: ONNX file; its external weights are found beside it.
+            settings: How to load it.
+
+        Raises:
+            ModelLoadError: The file is missing, is not a model, uses an operator that is not
+                here, or gives something that is not a tensor.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = settings.intra_op_threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.enable_cpu_mem_arena = settings.memory_arena
+        options.log_severity_level = _LOG_FATAL
+        # Threads that spin for work keep a core hot between requests.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        for key, value in settings.result_options.items():
+            options.add_session_config_entry(key, value)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=list(settings.providers)
+            )
+        except Exception as error:  # onnxruntime's errors share no base
+            raise ModelLoadError(f"cannot load {path.name}: {_first_line(error)}") from error
+        return cls(session, _signature(session, path.name))
+
+    def close(self) -> None:
+        """Let go of the model's memory; nothing may run any more."""
+        del self._session
+        del self.run
+
+    def _run_arrays(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        try:
+            outputs: list[Array] = self._session.run(names, feeds)
+        except Exception as error:  # onnxruntime's errors share no base
+            raise _run_error(error) from error
+        return outputs
+
+    def _run_values(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Run on OrtValues: numpy has no bfloat16, and plain ``run`` refuses it."""
+        try:
+            values = {
+                spec.name: _ort_value(feeds[spec.name], spec.datatype)
+                for spec in self.signature.inputs
+            }
+            outputs = self._session.run_with_ort_values(names, values)
+            return [
+                _array(value, self.signature.outputs[name].datatype)
+                for name, value in zip(names, outputs, strict=True)
+            ]
+        except Exception as error:  # onnxruntime's errors share no base
+            raise _run_error(error) from error
+
+
+def release_memory() -> None:
+    """Give freed heap pages back to the system; ONNX Runtime does not (its pull 32107)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
+def _signature(session: Any, file_name: str) -> Signature:  # noqa: ANN401 - untyped library
+    inputs = [_spec(node, "input", file_name) for node in session.get_inputs()]
+    outputs = [_spec(node, "output", file_name) for node in session.get_outputs()]
+    return Signature(inputs, outputs)
+
+
+def _spec(node: Any, what: str, file_name: str) -> TensorSpec:  # noqa: ANN401 - untyped library
+    datatype = BY_ORT.get(node.type)
+    if datatype is None:
+        advice = "export the model so that it is a plain tensor"
+        if node.type.startswith("seq("):
+            advice = (
+                "for a scikit-learn classifier, convert with "
+                "options={'zipmap': False} (skl2onnx makes a ZipMap by default)"
+            )
+        raise ModelLoadError(
+            f"{file_name}: {what} {node.name!r} is {node.type}, which is not a tensor "
+            f"that the protocol can carry; {advice}"
+        )
+    # ONNX Runtime gives an int for a fixed axis, a name or None for a varying one.
+    shape = tuple(size if isinstance(size, int) and size >= 0 else VARIABLE for size in node.shape)
+    symbols = tuple(size if isinstance(size, str) else None for size in node.shape)
+    return TensorSpec(node.name, datatype, shape, symbols)
+
+
+def _ort_value(array: Array, datatype: Datatype) -> Any:  # noqa: ANN401 - untyped library
+    if datatype is BF16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, datatype.onnx)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _array(value: Any, datatype: Datatype) -> Array:  # noqa: ANN401 - untyped library
+    if datatype is not BF16:
+        array: Array = value.numpy()
+        return array
+    # numpy and DLPack both refuse bfloat16; the bits are copied out before the value is freed.
+    raw = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+    return np.ndarray(tuple(value.shape()), datatype.numpy, raw)
+
+
+def _run_error(error: Exception) -> Exception:
+    # The class is matched by name: the module that holds it is private.
+    if type(error).__name__ == "InvalidArgument":
+        return InvalidTensorError(f"the model refused the input: {_first_line(error)}")
+    return ModelFailedError(f"the model failed while running: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    """Take the sentence out of ONNX Runtime's text, without its source paths and status noise."""
+    text = str(error).strip() or type(error).__name__
+    line = text.splitlines()[0]
+    prefix, separator, rest = line.partition(" : ")
+    if separator and prefix.startswith("[ONNXRuntimeError]"):
+        line = rest.partition(" : ")[2].partition(" : ")[2] or rest
+    return line[:500]

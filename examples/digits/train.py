@@ -1,0 +1,407 @@
+"""Train the digit classifier and write the files that this folder ships.
+
+Trains a small CNN on the handwritten digits that scikit-learn ships and writes
+``digits-fp32.onnx``, ``digits-int8.onnx`` (static QDQ quantisation) and ``test.npz`` (the held-out
+images). Seeded: two runs on one machine give the same files. Refuses to write anything, with exit
+code 1, where a model is less accurate than its floor.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+from torch.nn import functional
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is loaded, so set before it
+
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from examples.digits import evaluate
+else:
+    import evaluate  # the file beside this one, found there when this one is run as a script
+
+SEED = 2024
+HELD_OUT = 450  # images, about a quarter of the 1797
+PIXEL_MAX = 16.0  # the data set's pixels are 0..16
+
+CHANNELS = (16, 32)  # whole blocks for onnxruntime's blocked float kernels: no reordering nodes
+EPOCHS = 300
+BATCH = 64
+PEAK_LEARNING_RATE = 1e-2
+WEIGHT_DECAY = 1e-2
+LABEL_SMOOTHING = 0.05
+
+# Augmentation, each drawn evenly from -x..x: small, since 8x8 images have little to spare.
+MAX_TURN = 0.15  # radians
+MAX_ZOOM = 0.10  # fraction
+MAX_SHIFT = 0.20  # half image widths: 0.8 pixel
+
+OPSET = 17
+IR_VERSION = 8  # the one of opset 17's time: older runtimes can load the files too
+
+FP32_FLOOR = 0.97  # held-out accuracy
+INT8_MAX_LOSS = 0.01  # of held-out accuracy, against the float model
+INT8_WEIGHT_LIMIT = 64  # two u8*s8 products then fit 16 bits: 2 * 255 * 64 < 2**15
+
+FloatArray = npt.NDArray[np.float32]
+LabelArray = npt.NDArray[np.int64]
+Split = tuple[FloatArray, FloatArray, LabelArray, LabelArray]
+
+
+class FloorError(Exception):
+    """A model is not good enough to be written."""
+
+
+def load_split() -> Split:
+    """Load the digits and split them, each class in proportion.
+
+    Returns:
+        Training images, held-out images (float32 ``[n, 1, 8, 8]`` scaled 0..1), training labels
+        and held-out labels (int64 ``[n]``, 0..9).
+    """
+    data = load_digits()
+    images = (data.images[:, np.newaxis] / PIXEL_MAX).astype(np.float32)
+    labels = data.target.astype(np.int64)
+    train, held_out, train_labels, held_out_labels = train_test_split(
+        images, labels, test_size=HELD_OUT, stratify=labels, random_state=SEED
+    )
+    return train, held_out, train_labels, held_out_labels
+
+
+def build_network() -> nn.Sequential:
+    """Make the untrained network.
+
+    Returns:
+        A network from float32 ``[n, 1, 8, 8]`` to logits, float32 ``[n, 10]``.
+    """
+    first, second = CHANNELS
+    return nn.Sequential(
+        OrderedDict(
+            conv1=nn.Conv2d(1, first, 3, padding=1),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(2),
+            conv2=nn.Conv2d(first, second, 3, padding=1),
+            relu2=nn.ReLU(),
+            pool2=nn.MaxPool2d(2),
+            flatten=nn.Flatten(),
+            fc=nn.Linear(second * 2 * 2, 10),
+        )
+    )
+
+
+def augment(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turn, zoom and shift every image a little.
+
+    Args:
+        images: float32 ``[n, 1, 8, 8]`` scaled 0..1.
+        generator: where the random numbers come from.
+
+    Returns:
+        The changed images, of the same shape and scale; what comes in from outside is 0.
+    """
+    count = len(images)
+    draws = torch.rand(count, 4, generator=generator) * 2 - 1
+    turn = draws[:, 0] * MAX_TURN
+    zoom = draws[:, 1] * MAX_ZOOM + 1
+    maps = torch.zeros(count, 2, 3)
+    maps[:, 0, 0] = maps[:, 1, 1] = zoom * turn.cos()
+    maps[:, 1, 0] = zoom * turn.sin()
+    maps[:, 0, 1] = -maps[:, 1, 0]
+    maps[:, :, 2] = draws[:, 2:] * MAX_SHIFT
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, align_corners=False)
+
+
+def train_network(images: FloatArray, labels: LabelArray, epochs: int) -> nn.Sequential:
+    """Train the network from scratch.
+
+    Args:
+        images: training images, float32 ``[n, 1, 8, 8]`` scaled 0..1.
+        labels: their labels, int64 ``[n]``, 0..9.
+        epochs: passes over the images.
+
+    Returns:
+        The trained network.
+    """
+    torch.manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
+    inputs, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    network = build_network()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    )
+    steps = -(-len(inputs) // BATCH) * epochs
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=steps
+    )
+    loss_of = nn.CrossEntropyLoss(label_smoothing=LABEL_SMOOTHING)
+    for epoch in range(1, epochs + 1):
+        total = 0.0
+        order = torch.randperm(len(inputs), generator=generator)
+        for rows in torch.split(order, BATCH):
+            loss = loss_of(network(augment(inputs[rows], generator)), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(rows)
+        if epoch % 50 == 0 or epoch == epochs:
+            print(f"epoch {epoch}/{epochs}: loss {total / len(inputs):.4f}", file=sys.stderr)
+    return network
+
+
+def named_weights(network: nn.Sequential) -> list[onnx.TensorProto]:
+    """Take the trained weights out of the network.
+
+    Args:
+        network: a trained network.
+
+    Returns:
+        Float32 tensors: conv1 and conv2 weights ``[out, in, 3, 3]``, fc weight ``[inputs, 10]``,
+        and a bias of each, ``[out]``.
+    """
+    tensors = []
+    for name, values in network.state_dict().items():
+        array = values.numpy()
+        # Gemm takes the fc weight as [inputs, outputs]; torch keeps it the other way round.
+        array = np.ascontiguousarray(array.T) if array.ndim == 2 else array
+        tensors.append(numpy_helper.from_array(array, name))
+    return tensors
+
+
+def build_float_model(network: nn.Sequential) -> onnx.ModelProto:
+    """Build the ONNX graph node by node, with names of our own and no exporter's traces.
+
+    Args:
+        network: a trained network.
+
+    Returns:
+        The checked model: ``image`` float32 ``[batch, 1, 8, 8]`` to ``scores`` float32
+        ``[batch, 10]`` (probabilities) and ``label`` int64 ``[batch]``.
+    """
+    conv: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    pool: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    nodes = [
+        helper.make_node("Conv", ["image", "conv1.weight", "conv1.bias"], ["conv1"], **conv),
+        helper.make_node("Relu", ["conv1"], ["relu1"]),
+        helper.make_node("MaxPool", ["relu1"], ["pool1"], **pool),
+        helper.make_node("Conv", ["pool1", "conv2.weight", "conv2.bias"], ["conv2"], **conv),
+        helper.make_node("Relu", ["conv2"], ["relu2"]),
+        helper.make_node("MaxPool", ["relu2"], ["pool2"], **pool),
+        helper.make_node("Flatten", ["pool2"], ["features"], axis=1),
+        helper.make_node("Gemm", ["features", "fc.weight", "fc.bias"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
+        # Of the scores, not the logits, so that label is the argmax of scores bit for bit.
+        helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
+    ]
+    for node in nodes:
+        node.name = node.output[0]
+    float_type, int_type = TensorProto.FLOAT, TensorProto.INT64
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info("image", float_type, ["batch", 1, 8, 8])],
+        [
+            helper.make_tensor_value_info("scores", float_type, ["batch", 10]),
+            helper.make_tensor_value_info("label", int_type, ["batch"]),
+        ],
+        named_weights(network),
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    return finish_model(helper.make_model(graph, opset_imports=opsets))
+
+
+def finish_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Strip what a tool left in a model, set its header and check it.
+
+    Args:
+        model: any model; changed in place.
+
+    Returns:
+        The same model, with no documentation strings, metadata, inner shapes or unused opsets.
+    """
+    model.producer_name = "digits"
+    model.producer_version = ""
+    model.ir_version = IR_VERSION
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    del model.graph.value_info[:]
+    parts = [model, model.graph, *model.graph.node, *model.graph.initializer]
+    for part in [*parts, *model.graph.input, *model.graph.output]:
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+class TrainingImages(CalibrationDataReader):  # type: ignore[misc]
+    """Feeds training images to the quantiser's calibration, a batch at a time."""
+
+    def __init__(self, images: FloatArray) -> None:
+        """Keep the images to feed.
+
+        Args:
+            images: float32 ``[n, 1, 8, 8]`` scaled 0..1.
+        """
+        self._batches: Iterator[FloatArray] = iter(
+            images[start : start + BATCH] for start in range(0, len(images), BATCH)
+        )
+
+    def get_next(self) -> dict[str, FloatArray] | None:
+        """Give the next batch.
+
+        Returns:
+            The model's input by name, or None after the last batch.
+        """
+        batch = next(self._batches, None)
+        return None if batch is None else {"image": batch}
+
+
+def write_int8_model(float_path: Path, int8_path: Path, calibration: FloatArray) -> None:
+    """Quantise the float model: static QDQ, u8 activations, s8 weights per channel.
+
+    Args:
+        float_path: the float model to read.
+        int8_path: where to write the quantised one.
+        calibration: training images, float32 ``[n, 1, 8, 8]`` scaled 0..1.
+
+    Raises:
+        FloorError: a weight is outside of what is right on CPUs without VNNI.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = Path(scratch) / "prepared.onnx"
+        quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            prepared,
+            int8_path,
+            TrainingImages(calibration),
+            # Relu has to be listed for it to melt into the Conv before it.
+            op_types_to_quantize=["Conv", "Relu", "MaxPool", "Flatten", "Gemm"],
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # Softmax stays float: a quantised Gemm output would only be turned back.
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+        )
+    model = finish_model(onnx.load(int8_path))
+    for tensor in model.graph.initializer:
+        # The weights' zero points have the type too, and are 0.
+        if tensor.data_type == TensorProto.INT8:
+            largest = int(np.abs(numpy_helper.to_array(tensor).astype(np.int32)).max())
+            if largest > INT8_WEIGHT_LIMIT:
+                raise FloorError(f"{tensor.name}: weight {largest} is over {INT8_WEIGHT_LIMIT}")
+    onnx.save(model, int8_path)
+
+
+def check_floors(result: evaluate.Evaluation) -> None:
+    """Refuse models that are not accurate enough.
+
+    Args:
+        result: both models on the held-out images.
+
+    Raises:
+        FloorError: a model is under its floor.
+    """
+    if result.fp32.accuracy < FP32_FLOOR:
+        raise FloorError(
+            f"fp32 accuracy {result.fp32.accuracy:.2%} is under the floor of {FP32_FLOOR:.0%}"
+        )
+    floor = result.fp32.accuracy - INT8_MAX_LOSS
+    if result.int8.accuracy < floor:
+        raise FloorError(
+            f"int8 accuracy {result.int8.accuracy:.2%} is under {floor:.2%}, "
+            f"the fp32 model's less {INT8_MAX_LOSS:.0%}"
+        )
+
+
+def build_files(output: Path, epochs: int) -> evaluate.Evaluation:
+    """Train, export, quantise, check, and only then put the files in place.
+
+    Args:
+        output: the folder to write to.
+        epochs: passes over the training images.
+
+    Returns:
+        The accuracies on the held-out images; no times.
+
+    Raises:
+        FloorError: a model is under its floor; nothing was written.
+    """
+    train, held_out, train_labels, held_out_labels = load_split()
+    network = train_network(train, train_labels, epochs)
+    output.mkdir(parents=True, exist_ok=True)
+    # Beside the final files, so that each rename stays within one file system.
+    with tempfile.TemporaryDirectory(dir=output, prefix=".train-") as staging_name:
+        staging = Path(staging_name)
+        onnx.save(build_float_model(network), staging / evaluate.FP32_FILE)
+        write_int8_model(staging / evaluate.FP32_FILE, staging / evaluate.INT8_FILE, train)
+        np.savez_compressed(staging / evaluate.TEST_FILE, image=held_out, labels=held_out_labels)
+        result = evaluate.measure(staging, runs=0)
+        check_floors(result)
+        for name in (evaluate.FP32_FILE, evaluate.INT8_FILE, evaluate.TEST_FILE):
+            (staging / name).replace(output / name)
+    return result
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line.
+
+    Returns:
+        The arguments: ``output`` (Path) and ``epochs`` (int).
+    """
+    parser = argparse.ArgumentParser(
+        description="Train the digit classifier; write its fp32 and int8 models and test images."
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=evaluate.HERE,
+        help="folder to write to (default: this folder)",
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=EPOCHS,
+        help="passes over the training images (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the command line.
+
+    Returns:
+        The exit code: 0, or 1 where a model was refused.
+    """
+    arguments = parse_arguments()
+    # One thread and fixed algorithms: sums are then added up in the same order in every run.
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(mode=True)
+    try:
+        result = build_files(arguments.output, arguments.epochs)
+    except FloorError as error:
+        print(f"train.py: nothing written: {error}", file=sys.stderr)
+        return 1
+    print(evaluate.report(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
