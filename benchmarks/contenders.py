@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,26 +114,23 @@ def in_process(folder: Path, model: str, path: Path, most_callers: int) -> Itera
 
 
 def interleave(
-    row: str,
     contenders: Sequence[Contender],
-    *,
     connections: int,
     rounds: int,
     seconds: int,
     tick: Callable[[], None],
-) -> list[Line]:
+) -> dict[str, list[Sample]]:
     """Load all contenders in turn, several times over, starting with another one each time.
 
     Args:
-        row: Name of the row.
-        contenders: One of them is FastAPI, one the in-process loop.
+        contenders: Who is compared.
         connections: Requests under way at once.
         rounds: How many times over.
         seconds: Time of one contender in one round.
         tick: Called after each.
 
     Returns:
-        A line for every contender, with ratios taken round by round.
+        Samples by contender, one a round.
     """
     samples: dict[str, list[Sample]] = {contender.name: [] for contender in contenders}
     for turn in range(rounds):
@@ -141,14 +138,25 @@ def interleave(
         for contender in (*contenders[first:], *contenders[:first]):
             samples[contender.name].append(contender.measure(connections, seconds))
             tick()
+    return samples
+
+
+def compare(row: str, connections: int, samples: Mapping[str, Sequence[Sample]]) -> list[Line]:
+    """Put each contender's rounds together, with its ratios to FastAPI and to the bare loop.
+
+    Args:
+        row: Name of the row.
+        connections: Requests under way at once.
+        samples: What ``interleave`` found.
+    """
     return [
         line(
             row,
             connections,
             name,
             found,
-            fastapi=samples.get(FASTAPI_JSON) if name != FASTAPI_JSON else None,
-            in_process=samples.get(IN_PROCESS) if name != IN_PROCESS else None,
+            fastapi=samples[FASTAPI_JSON] if name != FASTAPI_JSON else None,
+            in_process=samples[IN_PROCESS] if name != IN_PROCESS else None,
         )
         for name, found in samples.items()
     ]

@@ -1,5 +1,6 @@
 """The rows of the benchmark: what is compared with what, and how often."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.cases import DIGITS, MODELS_FILE
-from benchmarks.contenders import IN_PROCESS, Contender, Served, in_process, interleave
+from benchmarks.contenders import IN_PROCESS, Contender, Served, compare, in_process, interleave
 from benchmarks.footprint import Memory, memory, wakes_per_s
 from benchmarks.results import Fact, Line, Outcome, at_least, at_most, ratios, spread
 from benchmarks.servers import (
@@ -26,7 +27,7 @@ from benchmarks.servers import (
     started,
 )
 from benchmarks.startup import first_prediction_s, import_s
-from benchmarks.workload import Format, read_workload
+from benchmarks.workload import read_workload
 
 IMPORT: Final = "python -c 'import onnxruntime'"
 UNIX_MODEL: Final = "squeezenet"
@@ -37,6 +38,8 @@ UNIX_MODEL: Final = "squeezenet"
 class Plan:
     """How often, and for how many seconds; the full plan takes about five minutes."""
 
+    warm: bool = True
+    digits_connections: tuple[int, ...] = (1, 8, 32)
     digits_rounds: int = 7
     digits_s: int = 1
     image_rounds: int = 4
@@ -50,6 +53,8 @@ class Plan:
 
 
 QUICK: Final = Plan(
+    warm=False,
+    digits_connections=(1, 32),
     digits_rounds=1,
     image_rounds=1,
     image_s=1,
@@ -60,7 +65,7 @@ QUICK: Final = Plan(
     settle_s=0.5,
     idle_s=2.0,
 )
-"""A smoke test: every part runs, no number means anything."""
+"""A smoke test: no number means anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +191,7 @@ def unix_row(bench: Bench) -> Outcome:
             [sys.executable, "-m", "benchmarks.latency", *map(str, arguments)],
             env=environment(),
             cwd=ROOT,
+            start_new_session=True,
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -208,7 +214,12 @@ def digits_row(bench: Bench) -> Outcome:
     plan = bench.plan
     # A second caller thread makes so short a run slower, not faster.
     lines = _throughput(
-        bench, DIGITS, (1, 8, 32), callers=1, rounds=plan.digits_rounds, seconds=plan.digits_s
+        bench,
+        DIGITS,
+        plan.digits_connections,
+        callers=1,
+        rounds=plan.digits_rounds,
+        seconds=plan.digits_s,
     )
     outcome = Outcome(lines)
     for one in lines:
@@ -236,13 +247,41 @@ def resnet50_row(bench: Bench) -> Outcome:
     )
 
 
+def arena_row(bench: Bench) -> Outcome:
+    """Compare the daemon with ONNX Runtime's memory arena off (its default) and on."""
+    plan = bench.plan
+    memories: list[Memory] = []
+    with ExitStack() as stack:
+        contenders: list[Contender] = []
+        for setting, words in (("false", "arena off"), ("true", "arena on")):
+            scratch = bench.scratch / f"d{time.monotonic_ns()}"
+            command = ours({UNIX_MODEL: bench.model(UNIX_MODEL)}, scratch, memory_arena=setting)
+            command = dataclasses.replace(command, name=words, formats=("binary",))
+            server = stack.enter_context(started(command, bench.scratch))
+            contenders += _warm(bench, server, UNIX_MODEL, 4)
+            memories.append(memory(server.pid))
+        samples = interleave(contenders, 1, plan.image_rounds, plan.image_s, bench.tick)
+    what = f"{UNIX_MODEL}, binary, 1 connection"
+    outcome = Outcome()
+    for (name, found), used in zip(samples.items(), memories, strict=True):
+        p50 = spread([one.p50_ms for one in found])
+        outcome.facts.append(Fact(f"{what}: p50", name, "ms", p50))
+        rss = spread([used.rss_mb])
+        outcome.facts.append(Fact(f"{UNIX_MODEL}, after 4 connections, RSS", name, "MB", rss))
+    off, on = samples.values()
+    times = ratios([one.per_s for one in on], [one.per_s for one in off])
+    outcome.facts.append(Fact(f"{what}: answers per second, arena on over off", OURS, "x", times))
+    return outcome
+
+
 ROWS: Final[Mapping[str, Row]] = {
     # First those that want no other process about.
     "memory": Row(memory_row, lambda plan: 2 * plan.memory_rounds),
     "idle": Row(idle_row, lambda _: 2),
     "start": Row(start_row, lambda plan: plan.start_rounds + 1),
     "unix": Row(unix_row, lambda _: 1),
-    "digits": Row(digits_row, lambda plan: 3 * 4 * plan.digits_rounds),
+    "arena": Row(arena_row, lambda plan: 2 * plan.image_rounds),
+    "digits": Row(digits_row, lambda plan: len(plan.digits_connections) * 4 * plan.digits_rounds),
     "squeezenet": Row(squeezenet_row, lambda plan: 2 * 4 * plan.image_rounds),
     "resnet50": Row(resnet50_row, lambda plan: 2 * 4 * plan.image_rounds),
 }
@@ -266,27 +305,21 @@ def _throughput(
         for command in bench.commands(model):
             server = stack.enter_context(started(command, bench.scratch))
             contenders += _warm(bench, server, model, max(levels))
-        return [
-            line
-            for connections in levels
-            for line in interleave(
-                model,
-                contenders,
-                connections=connections,
-                rounds=rounds,
-                seconds=seconds,
-                tick=bench.tick,
-            )
-        ]
+        lines: list[Line] = []
+        for connections in levels:
+            samples = interleave(contenders, connections, rounds, seconds, bench.tick)
+            lines += compare(model, connections, samples)
+        return lines
 
 
 def _warm(bench: Bench, server: Server, model: str, connections: int) -> list[Served]:
     """Check a server's answers and load it for a second, in every format it speaks."""
-    formats: tuple[Format, ...] = ("json", "binary") if server.command.name == OURS else ("json",)
     ways = [
-        Served(server, read_workload(bench.folder, model, form), bench.scratch) for form in formats
+        Served(server, read_workload(bench.folder, model, form), bench.scratch)
+        for form in server.command.formats
     ]
     for way in ways:
         way.verify()
-        way.measure(connections, 1)
+        if bench.plan.warm:
+            way.measure(connections, 1)
     return ways

@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     facts = machine.facts()
     try:
-        outcome = _measure(QUICK if options.quick else Plan(), options.only or list(ROWS))
+        everything = [name for name in ROWS if not (options.quick and name == "resnet50")]
+        outcome = _measure(QUICK if options.quick else Plan(), options.only or everything)
     except (ServerError, WrongAnswerError) as error:
         print(error, file=sys.stderr)
         return _EXIT_FAILED
@@ -80,7 +81,7 @@ def _measure(plan: Plan, names: Sequence[str]) -> Outcome:
 
         progress.set_description("models and requests")
         command = [sys.executable, "-m", "benchmarks.cases", str(CACHE)]
-        subprocess.run(command, env=environment(), cwd=ROOT, check=True)
+        subprocess.run(command, env=environment(), cwd=ROOT, start_new_session=True, check=True)
         tick()
         for name in names:
             progress.set_description(name)
@@ -94,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure the daemon against an in-process session and a FastAPI server.",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="smoke test: every part for seconds, no page written"
+        "--quick",
+        action="store_true",
+        help="smoke test: a moment of every part but resnet50, no page written",
     )
     parser.add_argument(
         "--only",

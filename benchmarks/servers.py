@@ -13,6 +13,7 @@ from typing import Final
 
 from benchmarks.peers import MODELS_VARIABLE
 from benchmarks.wire import Address, ask
+from benchmarks.workload import Format
 
 OURS: Final = "edge-runtime"
 FASTAPI: Final = "FastAPI"
@@ -37,6 +38,9 @@ class Command:
     arguments: Sequence[str]
     environment: Mapping[str, str]
     port: int
+    formats: tuple[Format, ...]
+    """What it understands."""
+
     unix: str | None = None
 
     @property
@@ -64,12 +68,13 @@ def environment() -> dict[str, str]:
     return kept | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
-def ours(models: Mapping[str, Path], scratch: Path) -> Command:
+def ours(models: Mapping[str, Path], scratch: Path, **engine: str) -> Command:
     """Say how to start the daemon with one thread a run, otherwise with its defaults.
 
     Args:
         models: Files by model name.
         scratch: An empty folder of its own for sockets and state.
+        **engine: More settings of its ``[engine]`` section.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -77,8 +82,11 @@ def ours(models: Mapping[str, Path], scratch: Path) -> Command:
     arguments = [str(script), "serve", *(f"{name}={path}" for name, path in models.items())]
     arguments += ["--socket", str(scratch / "r.sock"), "--admin-socket", str(scratch / "a.sock")]
     arguments += ["--http", f"127.0.0.1:{port}", "--state-dir", str(scratch / "state")]
-    settings = environment() | {"EDGE_RUNTIME__ENGINE__INTRA_OP_THREADS": "1"}
-    return Command(OURS, arguments, settings, port, str(scratch / "r.sock"))
+    engine = {"intra_op_threads": "1"} | engine
+    settings = {f"EDGE_RUNTIME__ENGINE__{key.upper()}": value for key, value in engine.items()}
+    return Command(
+        OURS, arguments, environment() | settings, port, ("json", "binary"), str(scratch / "r.sock")
+    )
 
 
 def fastapi(models: Mapping[str, Path]) -> Command:
@@ -94,7 +102,7 @@ def fastapi(models: Mapping[str, Path]) -> Command:
     arguments += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     arguments += ["--log-level", "warning"]
     pairs = ";".join(f"{name}={path}" for name, path in models.items())
-    return Command(FASTAPI, arguments, environment() | {MODELS_VARIABLE: pairs}, port)
+    return Command(FASTAPI, arguments, environment() | {MODELS_VARIABLE: pairs}, port, ("json",))
 
 
 def free_port() -> int:
@@ -164,8 +172,11 @@ def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        pass  # forced below, as after a second Ctrl-C
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def _is_ready(address: Address) -> bool:

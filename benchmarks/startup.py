@@ -47,7 +47,12 @@ def first_prediction_s(command: Command, workload: Workload, scratch: Path) -> f
 def import_s() -> float:
     """Time ``python -c 'import onnxruntime'``, in seconds."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import onnxruntime"], env=environment(), check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import onnxruntime"],
+        env=environment(),
+        start_new_session=True,
+        check=True,
+    )
     return time.perf_counter() - began
 
 

@@ -108,12 +108,16 @@ def parse_model_argument(text: str) -> tuple[str, Path]:
         ConfigError: The name is not one, or was given to a repository.
     """
     given, equals, rest = text.partition("=")
-    if equals and "/" not in given:
+    named = bool(equals) and "/" not in given
+    if not (rest if named else text):
+        raise ConfigError(f"{text!r} names no path; write NAME=PATH of a model, or just PATH")
+    if named:
         path = Path(rest)
-        is_repository = _is_repository(path)
-        if not rest or is_repository:
-            what = "a model repository, whose folders name the models" if rest else "no path"
-            raise ConfigError(f"{text!r} names {what}; write NAME=PATH of a model, or just PATH")
+        if _is_repository(path):
+            raise ConfigError(
+                f"{path} is a model repository, whose folders name the models; write it without "
+                f"{given}="
+            )
         name = given
     else:
         path = Path(text)

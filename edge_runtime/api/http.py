@@ -20,7 +20,7 @@ from typing import Any, Final
 import httptools
 
 from edge_runtime.access import Peer
-from edge_runtime.api.exchange import Exchange
+from edge_runtime.api.exchange import Buffers, Exchange
 from edge_runtime.api.timeouts import NEVER, Timeouts
 from edge_runtime.config import Limits
 from edge_runtime.metrics import ServerStatistics
@@ -66,6 +66,8 @@ class Door:
         self.timeouts = timeouts
         self.connections: set[Connection] = set()
         self.body_bytes_in_flight = 0
+        self._loop = asyncio.get_running_loop()
+        self._writing: list[Connection] = []
         #: Set while there is no connection.
         self.empty = asyncio.Event()
         self.empty.set()
@@ -73,6 +75,22 @@ class Door:
     def connection(self) -> "Connection":
         """Make the protocol of a new connection."""
         return Connection(self)
+
+    def write_later(self, connection: "Connection") -> None:
+        """Write a connection's answers at the end of this turn of the loop.
+
+        Answers that become ready in one turn leave together: writing each at once wakes a waiting
+        client every time, which costs more than a short model's run (measured: 5x at 32 clients).
+        """
+        if not self._writing:
+            self._loop.call_soon(self._write_all)
+        self._writing.append(connection)
+
+    def _write_all(self) -> None:
+        writing = self._writing
+        self._writing = []
+        for connection in writing:
+            connection.write_outgoing()
 
     def drain(self) -> None:
         """Close what is idle, and let everything else close after its last answer."""
@@ -113,6 +131,9 @@ class Connection(asyncio.BufferedProtocol):
         self._flushing = False
         self._draining = False
         self._deaf = False  # whatever else arrives is thrown away
+        self._ends = False  # closes after what is going out
+        self._lingers = False
+        self._outgoing: Buffers = []
         self._write_paused = False
         self._reserved = 0  # bytes of the door's budget for bodies in flight
         self._exchange: Exchange | None = None  # being received
@@ -166,7 +187,7 @@ class Connection(asyncio.BufferedProtocol):
         """Cancel what has not started; a run that goes on may still be answered."""
         self._deaf = True
         self._cancel_queued()
-        return bool(self._queue)
+        return bool(self._queue or self._outgoing)
 
     def pause_writing(self) -> None:
         """Stop reading while the client does not read."""
@@ -428,18 +449,31 @@ class Connection(asyncio.BufferedProtocol):
             self._rest()
 
     def _write(self, exchange: Exchange) -> None:
+        if not self._outgoing:
+            self._door.write_later(self)
         answer = exchange.answer
         if isinstance(answer, bytes):
-            self._transport.write(answer)
+            self._outgoing.append(answer)
         elif answer is not None:
-            self._transport.writelines(answer)
+            self._outgoing.extend(answer)
         if not exchange.keep_alive:
-            self._finish(lingers=exchange.lingers)
+            self._deaf = True
+            self._ends = True
+            self._lingers = exchange.lingers
 
-    def _finish(self, *, lingers: bool) -> None:
-        """Close after what was written, so that a peer still sending can read it first."""
-        self._deaf = True
-        if lingers and self._transport.can_write_eof():
+    def write_outgoing(self) -> None:
+        """Write what this turn of the loop gathered."""
+        outgoing = self._outgoing
+        self._outgoing = []
+        if self._transport.is_closing():
+            return
+        if len(outgoing) == 1:
+            self._transport.write(outgoing[0])
+        else:
+            self._transport.writelines(outgoing)
+        if not self._ends:
+            return
+        if self._lingers and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()  # closing on unread input would reset the answer away
             self._set_deadline(LINGER_S)
@@ -451,7 +485,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._queue or self._write_paused or self._transport.is_closing() or self._deaf:
             return
         if self._draining and self._exchange is None:
-            self._transport.close()
+            self._ends = True
+            if not self._outgoing:
+                self._transport.close()
             return
         self._transport.resume_reading()
         if self._exchange is None:
@@ -471,7 +507,7 @@ class Connection(asyncio.BufferedProtocol):
     def drain(self) -> None:
         """Close when idle, else after the last answer."""
         self._draining = True
-        if not self._queue and self._exchange is None:
+        if not self._queue and self._exchange is None and not self._outgoing:
             self._transport.close()
 
     @property

@@ -1,0 +1,1 @@
+"""Tests. ``unit`` needs no process; ``integration`` drives the installed daemon."""

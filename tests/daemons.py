@@ -1,0 +1,172 @@
+"""Real daemons for tests: started through the installed command, stopped by their process id."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+START_S = 20.0
+STOP_S = 20.0
+POLL_S = 0.01
+COMMAND = str(Path(sys.executable).with_name("edge-runtime"))
+
+
+def eventually(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+    """Wait for a condition, or fail saying what did not happen."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            message = f"{what} did not happen within {within_s} s"
+            raise AssertionError(message)
+        time.sleep(POLL_S)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """The standard library's client over a Unix socket."""
+
+    def __init__(self, path: Path, timeout: float = 10.0) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - whatever the server said
+        """Decode the body."""
+        return json.loads(self.body)
+
+
+class Daemon:
+    """A running daemon.
+
+    Attributes:
+        socket: Data socket.
+        admin: Admin socket.
+        process: The process.
+        folder: Its private folder.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        wait: bool = True,
+    ) -> None:
+        # Socket paths have at most 107 bytes; pytest's folders are longer.
+        self.folder = Path(tempfile.mkdtemp(prefix="er-", dir="/tmp"))  # noqa: S108
+        self.socket = self.folder / "r.sock"
+        self.admin = self.folder / "admin.sock"
+        self._log = (self.folder / "log").open("wb")
+        clean = {key: text for key, text in os.environ.items() if "EDGE_RUNTIME" not in key}
+        command = [COMMAND, "serve", *arguments, "--socket", str(self.socket)]
+        self.process = subprocess.Popen(
+            [*command, "--state-dir", str(self.folder / "state")],
+            env={**clean, **(environment or {})},
+            stderr=self._log,
+        )
+        if wait:
+            self.wait_ready()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def wait_ready(self) -> None:
+        """Wait until it says that it can answer."""
+
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                message = f"the daemon ended with {self.process.returncode}:\n{self.log()}"
+                raise AssertionError(message)
+            with contextlib.suppress(OSError):
+                return self.request("GET", "/v2/health/ready").status == http.client.OK
+            return False
+
+        eventually(ready, "the daemon's being ready", START_S)
+
+    def log(self) -> str:
+        """Give what it wrote to standard error so far."""
+        return (self.folder / "log").read_text("utf-8", errors="replace")
+
+    def http_port(self) -> int:
+        """Give the TCP port it listens on (``--http 127.0.0.1:0``)."""
+        found = re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log())
+        assert found is not None, self.log()
+        return int(found[1])
+
+    def connect(self, timeout: float = 10.0) -> socket.socket:
+        """Open a raw connection to the data socket."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(timeout)
+        sock.connect(str(self.socket))
+        return sock
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        admin: bool = False,
+    ) -> Answer:
+        """Send one request on a connection of its own."""
+        connection = UnixConnection(self.admin if admin else self.socket)
+        payload = json.dumps(body).encode() if isinstance(body, dict) else body
+        try:
+            connection.request(method, path, payload, dict(headers or {}))
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    def infer(self, model: str, inputs: list[dict[str, Any]], **more: Any) -> Answer:  # noqa: ANN401
+        """Send a JSON prediction."""
+        return self.request("POST", f"/v2/models/{model}/infer", {"inputs": inputs, **more})
+
+    def stop(self) -> int:
+        """Stop it with SIGTERM, kill it if it does not listen, and clean up."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def daemon(*arguments: str, environment: Mapping[str, str] | None = None) -> Iterator[Daemon]:
+    """Run a daemon for the length of a block."""
+    with Daemon(arguments, environment) as running:
+        yield running

@@ -1,0 +1,86 @@
+"""Tiny ONNX models made on the spot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+from edge_runtime.datatypes import BY_NAME
+
+Shape = Sequence[int | str]
+OPSET = 19
+IR_VERSION = 9
+
+
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    initializers: Sequence[onnx.TensorProto] = (),
+) -> Path:
+    """Write a model made of these parts."""
+    graph = helper.make_graph(nodes, "test", inputs, outputs, initializers)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def value(name: str, datatype: str = "FP32", shape: Shape = ("batch", 2)) -> onnx.ValueInfoProto:
+    """Declare an input or output, in the protocol's words."""
+    return helper.make_tensor_value_info(name, BY_NAME[datatype].onnx, list(shape))
+
+
+def identity(path: Path, datatype: str = "FP32", shape: Shape = ("batch", 2)) -> Path:
+    """``y = x``, in any datatype."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    return save(path, [node], [value("x", datatype, shape)], [value("y", datatype, shape)])
+
+
+def add_constant(path: Path, constant: float, shape: Shape = ("batch", 2)) -> Path:
+    """``y = x + constant``: versions that can be told apart by their answers."""
+    tensor = helper.make_tensor("c", TensorProto.FLOAT, [1], [constant])
+    node = helper.make_node("Add", ["x", "c"], ["y"])
+    return save(path, [node], [value("x", shape=shape)], [value("y", shape=shape)], [tensor])
+
+
+def two_inputs(path: Path) -> Path:
+    """``sum = a + b`` and ``difference = a - b``, FP32 ``[batch, 2]``."""
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Sub", ["a", "b"], ["difference"]),
+    ]
+    return save(path, nodes, [value("a"), value("b")], [value("sum"), value("difference")])
+
+
+def divide(path: Path) -> Path:
+    """``y = x / 0``: infinity, or NaN for 0."""
+    tensor = helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0])
+    node = helper.make_node("Div", ["x", "zero"], ["y"])
+    return save(path, [node], [value("x")], [value("y")], [tensor])
+
+
+def gather(path: Path) -> Path:
+    """``y = table[x]``: an index outside 0..2 makes ONNX Runtime refuse the input."""
+    tensor = helper.make_tensor("table", TensorProto.FLOAT, [3], [10.0, 20.0, 30.0])
+    node = helper.make_node("Gather", ["table", "x"], ["y"])
+    shape = ("batch",)
+    return save(path, [node], [value("x", "INT64", shape)], [value("y", "FP32", shape)], [tensor])
+
+
+def slow(path: Path, size: int = 512, layers: int = 8) -> Path:
+    """Square matrix products: ``[batch, size]``, milliseconds per row; ``y`` is all zeros."""
+    tensor = helper.make_tensor(
+        "w", TensorProto.FLOAT, [size, size], bytes(4 * size * size), raw=True
+    )
+    names = ["x", *(f"h{layer}" for layer in range(layers - 1)), "y"]
+    nodes = [
+        helper.make_node("MatMul", [first, "w"], [second])
+        for first, second in zip(names[:-1], names[1:], strict=True)
+    ]
+    shape = ("batch", size)
+    return save(path, nodes, [value("x", shape=shape)], [value("y", shape=shape)], [tensor])
