@@ -202,9 +202,6 @@ class Config(Settings, frozen=True):
         tuple[str, ...],
         Meta(description="Model repository folders (`<name>/<version>/model.onnx`)."),
     ] = ()
-    default_model: Annotated[
-        str, Meta(description="Model that doors without a model name use; empty: the only one.")
-    ] = ""
     state_dir: Annotated[
         str,
         Meta(

@@ -27,7 +27,10 @@ def exposition(catalog: Catalog, server: ServerStatistics) -> bytes:
     Returns:
         Prometheus text format, UTF-8.
     """
-    from prometheus_client import CollectorRegistry  # noqa: PLC0415 - 5 MB nobody needs unscraped
+    from prometheus_client import (  # noqa: PLC0415 - 5 MB that nobody needs unscraped
+        CollectorRegistry,
+        ProcessCollector,
+    )
     from prometheus_client.exposition import generate_latest  # noqa: PLC0415
 
     class Collector:
@@ -36,6 +39,7 @@ def exposition(catalog: Catalog, server: ServerStatistics) -> bytes:
             yield from _model_metrics(catalog.loaded())
 
     registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)  # memory, CPU time and descriptors of this process
     registry.register(Collector())
     return generate_latest(registry)
 

@@ -1,0 +1,69 @@
+# Every target makes its own virtual environment when it is missing. Needs Python 3.11+, git, make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench soak docs peers lock clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/base.stamp  ## Serve the digits model and ask it through curl, the CLI and Python
+	$(BIN)/python examples/digits/demo.py
+
+test: $(VENV)/dev.stamp  ## Run every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp  ## Format, lint, types, import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(VENV)/dev.stamp  ## Mend format and what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/dev.stamp  ## Measure against in-process runs and FastAPI; writes docs/performance.md
+	$(BIN)/python -m benchmarks.run
+
+soak: $(VENV)/dev.stamp  ## Long runs: load, swaps and bad clients for SOAK_S seconds (default 600)
+	$(BIN)/python -m pytest tests/soak -m soak --timeout=0 -s
+
+docs: $(VENV)/dev.stamp  ## Regenerate the generated documents
+	$(BIN)/python docs/generate.py
+
+peers: $(VENV)/dev.stamp $(VENV)-triton/stamp $(VENV)-kserve/stamp  ## Real clients for the conformance tests
+
+lock: $(VENV)/dev.stamp  ## Resolve the dependencies anew
+	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml requirements/build.in -c requirements/dev.txt -o requirements/base.txt
+
+clean:  ## Remove environments, caches and build products
+	rm -rf $(VENV) $(VENV)-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 ..."; exit 4; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/base.stamp: requirements/base.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/base.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/base.stamp
+
+$(VENV)-%/stamp: requirements/peers-%.in
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip --disable-pip-version-check -q install -r $<
+	@touch $@
