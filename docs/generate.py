@@ -84,9 +84,10 @@ def commands() -> str:
     """The help of every command."""
     os.environ["COLUMNS"] = "90"
     root = parser()
-    groups = [action for action in root._actions if action.dest == "command"]  # noqa: SLF001
+    actions: Any = root._actions  # noqa: SLF001 - argparse has no other way to list commands
+    groups = [action for action in actions if action.dest == "command"]
     lines = ["# Commands", "", _NOTE, "```", root.format_help().rstrip(), "```", ""]
-    for name, command in (groups[0].choices or {}).items():  # type: ignore[union-attr]
+    for name, command in groups[0].choices.items():
         lines += [f"## edge-runtime {name}", "", "```", command.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
 
@@ -97,8 +98,8 @@ def exit_codes() -> str:
         "# Exit codes",
         "",
         _NOTE,
-        "One table for `edge-runtime`, `edge-quantize`, `edge-agent` and `edge-fleet`. Programs give",
-        "2 and 3 meanings of their own; wrong usage is always 4.",
+        "One table for `edge-runtime`, `edge-quantize`, `edge-agent` and `edge-fleet`. Programs",
+        "give 2 and 3 meanings of their own; wrong usage is always 4.",
         "",
         "| code | meaning |",
         "|---|---|",

@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeVar
 
-from edge_runtime.errors import EdgeRuntimeError, ModelNotFoundError, ModelNotReadyError
+from edge_runtime.errors import (
+    EdgeRuntimeError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+)
 from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.metrics import VersionStatistics
 from edge_runtime.repository import Bundle
@@ -192,6 +197,8 @@ class Catalog:
                     after[str(version)] = await self._load(name, version, bundle, current)
                 except EdgeRuntimeError as error:
                     failure = failure or error
+                    if str(version) in current:
+                        after[str(version)] = current[str(version)]
             if failure and not after:
                 after = current  # keep what answers rather than nothing
             self._replace(name, after)
@@ -234,7 +241,7 @@ class Catalog:
             self._states[name, version] = VersionState("LOADING")
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._thread, self._loader, bundle)
+            loaded = await loop.run_in_executor(self._thread, self._load_now, bundle)
         except EdgeRuntimeError as error:
             _log.error("model %s version %s: %s", name, version, error.message)
             if serving is None:
@@ -244,9 +251,12 @@ class Catalog:
                     "READY", f"still the earlier files; the new ones failed: {error.message}"
                 )
             raise
-        if serving is not None and serving.digest == loaded.digest:
-            loaded.session.close()  # nothing changed on disk
-            return serving
+        # What the index said of an earlier attempt no longer holds.
+        if serving is not None:
+            self._states[name, version] = VersionState("READY")
+            if serving.digest == loaded.digest:  # nothing changed on disk
+                self._thread.submit(loaded.session.close)
+                return serving
         _log.info(
             "model %s version %s loaded in %.3f s: %s",
             name,
@@ -255,6 +265,18 @@ class Catalog:
             loaded.variant_reason,
         )
         return loaded
+
+    def _load_now(self, bundle: Bundle) -> LoadedVersion:
+        """Load on the loader thread; whatever fails there is a failed load and nothing more."""
+        try:
+            return self._loader(bundle)
+        except EdgeRuntimeError:
+            raise
+        except Exception as error:
+            _log.exception("a load failed in a way nobody foresaw")
+            raise ModelLoadError(
+                "the daemon failed to load these files; its log says why"
+            ) from error
 
     def _replace(self, name: str, versions: Mapping[str, LoadedVersion]) -> None:
         table = dict(self._table)
@@ -272,16 +294,19 @@ class Catalog:
     async def _retire(
         self, versions: list[LoadedVersion], kept: Mapping[str, LoadedVersion]
     ) -> None:
+        leaving: list[tuple[LoadedVersion, asyncio.Event]] = []
         for old in versions:
             gone = old.gone = asyncio.Event()
-            key = (old.name, int(old.version))
+            leaving.append((old, gone))
             if old.version not in kept:
-                self._states[key] = VersionState("UNLOADING")
+                self._states[old.name, int(old.version)] = VersionState("UNLOADING")
             if not old.leases:
                 self._dispose(old, gone)
+        for old, gone in leaving:
             await gone.wait()
-            # Another load may have brought the version back meanwhile.
-            if old.version not in self._versions(old.name):
+            key = (old.name, int(old.version))
+            # Another load may have brought the version back meanwhile, or failed to.
+            if old.version not in kept and self._states[key].state == "UNLOADING":
                 self._states[key] = VersionState("UNAVAILABLE", "unloaded")
             _log.info("model %s version %s let go", old.name, old.version)
 

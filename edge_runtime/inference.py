@@ -5,6 +5,7 @@ no Task, no Future and no turn of the loop. ``execute`` is the seam where batchi
 sit: anything that takes a ``Run`` and calls its ``done``.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from typing import Final
@@ -16,6 +17,7 @@ from edge_runtime.errors import (
     EdgeRuntimeError,
     InvalidRequestError,
     InvalidTensorError,
+    ModelFailedError,
     OverloadedError,
     RequestError,
     UnavailableError,
@@ -36,9 +38,12 @@ from edge_runtime.tensors import (
     from_buffer,
 )
 
+_log = logging.getLogger(__name__)
+
 _NOT_RANKED: Final = (BYTES, BF16, BOOL)
 
-Reply = Callable[[InferResponse | EdgeRuntimeError], None]
+#: Gives back the error that was answered instead, where an answer could not be encoded.
+Reply = Callable[[InferResponse | EdgeRuntimeError], EdgeRuntimeError | None]
 Execute = Callable[[Run], None]
 
 
@@ -81,14 +86,22 @@ class Inference:
 
         def done(run: Run) -> None:
             try:
-                if run.error is None:
-                    reply(_response(version, request, wanted, run.outputs))
+                try:
+                    answer = run.error or _response(version, request, wanted, run.outputs)
+                    error = reply(answer) or run.error
+                except Exception:
+                    # A run in the pool has no caller that could answer: without this, none would.
+                    _log.exception("an answer failed in a way nobody foresaw")
+                    error = ModelFailedError(
+                        "the daemon failed to answer this request; its log says why"
+                    )
+                    reply(error)
+                if error is None:
                     version.statistics.succeeded(
                         run.rows, received, run.queued, run.started, run.ended, perf_counter_ns()
                     )
                 else:
-                    reply(run.error)
-                    version.statistics.failed(_reason(run.error), perf_counter_ns() - received)
+                    version.statistics.failed(_reason(error), perf_counter_ns() - received)
             finally:
                 self._catalog.release(version)
 

@@ -7,6 +7,7 @@ a thread is idle. Batching sits in front of ``submit`` and hands over merged run
 
 import asyncio
 import heapq
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
@@ -15,10 +16,13 @@ from typing import Final, Protocol
 from edge_runtime.errors import (
     DeadlineExceededError,
     EdgeRuntimeError,
+    ModelFailedError,
     OverloadedError,
     UnavailableError,
 )
 from edge_runtime.tensors import Array
+
+_log = logging.getLogger(__name__)
 
 _LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every stated priority
 _WARM_UP_RUNS: Final = 2
@@ -276,4 +280,7 @@ def _execute(run: Run) -> None:
         run.outputs = run.session.run(run.names, run.feeds)
     except EdgeRuntimeError as error:
         run.error = error
+    except Exception:  # whatever it was, the thread goes on and the client gets an answer
+        _log.exception("a run failed in a way nobody foresaw")
+        run.error = ModelFailedError("the daemon failed to run the model; its log says why")
     run.ended = perf_counter_ns()

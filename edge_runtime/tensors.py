@@ -16,6 +16,7 @@ Array = NDArray[Any]
 VARIABLE: Final = -1
 ALIGNMENT_BYTES: Final = 64  # a cache line; covers every vector width ONNX Runtime loads with
 ELEMENTS_MAX: Final = 2**40  # above any body that fits a limit; keeps products far from overflow
+RANK_MAX: Final = 64  # numpy's own limit; also bounds the work of multiplying a shape out
 
 
 class Tensor(NamedTuple):
@@ -145,16 +146,22 @@ def element_count(shape: Sequence[int], name: str) -> int:
         The product; 1 for a scalar's empty shape.
 
     Raises:
-        InvalidTensorError: An axis is negative, or the product is beyond any body's size.
+        InvalidTensorError: An axis is negative, there are too many, or the product is beyond any
+            body's size.
     """
     if not shape:
         return 1
+    if len(shape) > RANK_MAX:
+        raise InvalidTensorError(
+            f"tensor {name!r}: its shape has {len(shape)} axes; at most {RANK_MAX} are possible"
+        )
     if min(shape) < 0:
         raise InvalidTensorError(
             f"tensor {name!r}: shape {list(shape)} has a negative axis; give the real size"
         )
     count = math.prod(shape)
-    if count > ELEMENTS_MAX:
+    # numpy counts the other axes of an empty tensor too.
+    if count > ELEMENTS_MAX or (not count and math.prod(filter(None, shape)) > ELEMENTS_MAX):
         raise InvalidTensorError(f"tensor {name!r}: shape {list(shape)} is larger than any request")
     return count
 
@@ -182,8 +189,9 @@ def from_buffer(
     """
     count = element_count(shape, name)
     if datatype is BYTES:
+        elements = _split_bytes(name, data, count)  # first: only now is the count to be believed
         array: Array = np.empty(count, object)
-        array[:] = _split_bytes(name, data, count)
+        array[:] = elements
         return array.reshape(shape)
     if count * datatype.size_bytes != len(data):
         raise InvalidTensorError(

@@ -78,7 +78,7 @@ class Daemon:
         wait: bool = True,
     ) -> None:
         # Socket paths have at most 107 bytes; pytest's folders are longer.
-        self.folder = Path(tempfile.mkdtemp(prefix="er-", dir="/tmp"))  # noqa: S108
+        self.folder = Path(tempfile.mkdtemp(prefix="er-", dir="/tmp"))
         self.socket = self.folder / "r.sock"
         self.admin = self.folder / "admin.sock"
         self._log = (self.folder / "log").open("wb")

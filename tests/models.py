@@ -1,6 +1,7 @@
 """Tiny ONNX models made on the spot."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -79,8 +80,7 @@ def slow(path: Path, size: int = 512, layers: int = 8) -> Path:
     )
     names = ["x", *(f"h{layer}" for layer in range(layers - 1)), "y"]
     nodes = [
-        helper.make_node("MatMul", [first, "w"], [second])
-        for first, second in zip(names[:-1], names[1:], strict=True)
+        helper.make_node("MatMul", [first, "w"], [second]) for first, second in pairwise(names)
     ]
     shape = ("batch", size)
     return save(path, nodes, [value("x", shape=shape)], [value("y", shape=shape)], [tensor])

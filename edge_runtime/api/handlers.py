@@ -190,14 +190,17 @@ class Handlers:
         request.model_version = names.get("version", "")
         exchange.infer = request
 
-        def reply(response: InferResponse | EdgeRuntimeError) -> None:
+        def reply(response: InferResponse | EdgeRuntimeError) -> EdgeRuntimeError | None:
+            if isinstance(response, EdgeRuntimeError):
+                exchange.refused(response)
+                return None
             try:
-                if isinstance(response, InferResponse):
-                    exchange.encoded(encode_response(response))
-                else:
-                    exchange.refused(response)
+                encoded = encode_response(response)
             except EdgeRuntimeError as error:  # an answer that JSON cannot carry
                 exchange.refused(error)
+                return error
+            exchange.encoded(encoded)
+            return None
 
         self._inference.submit(request, reply)
 

@@ -82,4 +82,5 @@ def _operation(route: Route, door: str, schema_of: dict[Any, dict[str, Any]]) ->
 
 def _operation_id(route: Route) -> str:
     words = re.findall(r"\w+", route.path.replace("{", "by_"))
-    return "_".join([route.method.lower(), *words])
+    slash = ["slash"] if route.path.endswith("/") else []
+    return "_".join([route.method.lower(), *words, *slash])

@@ -1,5 +1,6 @@
 """The classification extension: an output as its highest values, with indices and labels."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,11 +24,14 @@ def top_classes(array: Array, count: int, labels: Sequence[str] = ()) -> Array:
     Source:
         Triton, classification extension.
     """
-    rows = array.reshape(array.shape[0], -1) if array.ndim > 1 else array.reshape(1, -1)
-    count = min(count, rows.shape[1])
+    # Not reshape(n, -1): that cannot be told for a batch of no rows.
+    width = math.prod(array.shape[1:]) if array.ndim > 1 else array.size
+    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, width)
+    count = min(count, width)
     # NaN sorts last in numpy, and would be the best class; it is the worst.
     keys = np.where(np.isnan(rows), -np.inf, rows) if rows.dtype.kind == "f" else rows
-    best = np.flip(np.argsort(keys, axis=1, kind="stable"), axis=1)[:, :count]
+    # Sorted backwards and turned around, so that of equals the lower index is first, as in argmax.
+    best = width - 1 - np.flip(np.argsort(keys[:, ::-1], axis=1, kind="stable"), axis=1)[:, :count]
     text = np.empty(best.shape, object)
     for row, indices in enumerate(best.tolist()):
         for rank, index in enumerate(indices):

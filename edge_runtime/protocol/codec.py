@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_runtime.datatypes import BY_NAME, Datatype
 from edge_runtime.errors import InvalidRequestError, InvalidTensorError, UnsupportedError
-from edge_runtime.protocol.json_data import decode_data, pack, reason
+from edge_runtime.protocol.json_data import decode_data, from_elements, reason
 from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
 from edge_runtime.protocol.schemas import (
     InferInput,
@@ -21,7 +21,7 @@ from edge_runtime.protocol.schemas import (
     InferResponseBody,
     ParameterValue,
 )
-from edge_runtime.tensors import Tensor, from_buffer, to_buffer
+from edge_runtime.tensors import Array, Tensor, from_buffer, to_buffer
 
 JSON_LENGTH_HEADER: Final = "Inference-Header-Content-Length"
 JSON_TYPE: Final = "application/json"
@@ -32,9 +32,11 @@ Body = bytes | bytearray | memoryview
 _Parameters = dict[str, ParameterValue]
 
 _NONE: Final[_Parameters] = {}
+_NOTHING: Final = memoryview(b"")
 _request_decoder = msgspec.json.Decoder(InferRequestBody)
 _encode: Final = msgspec.json.Encoder().encode
 # Stateful or transport features whose silent loss would give a wrong answer.
+_ASK_FOR_BINARY: Final = 'ask for binary ("parameters": {"binary_data": true})'
 _REFUSED: Final = ("sequence_id", "sequence_start", "sequence_end")
 
 
@@ -75,16 +77,7 @@ def decode_request(
     """
     if json_length == 0:
         return InferRequest(raw_input=memoryview(body), binary_outputs=True)
-    if json_length is None:
-        head: Body = body
-        binary = memoryview(b"")
-    elif json_length > len(body):
-        raise InvalidRequestError(
-            f"{JSON_LENGTH_HEADER} is {json_length}, but the body has {len(body)} bytes"
-        )
-    else:
-        view = memoryview(body)
-        head, binary = view[:json_length], view[json_length:]
+    head, binary = _split(body, json_length)
     try:
         message = _request_decoder.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -118,8 +111,7 @@ def encode_response(response: InferResponse) -> Encoded:
             output.parameters = {"binary_data_size": len(data)}
         elif datatype.json == "none":
             raise InvalidRequestError(
-                f"output {name!r} is {datatype.name}, which JSON cannot carry: ask for binary "
-                '("parameters": {"binary_data": true})'
+                f"output {name!r} is {datatype.name}, which JSON cannot carry: {_ASK_FOR_BINARY}"
             )
         else:
             output.data = array.reshape(-1).tolist()
@@ -135,7 +127,9 @@ def encode_response(response: InferResponse) -> Encoded:
     )
     # JSON has no NaN and no infinity; msgspec writes null for both.
     if b"null" in text:
-        _refuse_non_finite(response)
+        for name, datatype, array, binary in response.outputs:
+            if not binary:
+                _refuse_non_finite(f"output {name!r}", datatype, array, _ASK_FOR_BINARY)
     if not parts:
         return Encoded([text], None)
     parts.insert(0, text)
@@ -151,7 +145,8 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
             are refused.
 
     Raises:
-        InvalidRequestError: An input has no JSON form and ``binary`` is false.
+        InvalidRequestError: ``binary`` is false, and an input has no JSON form or holds NaN or
+            infinity.
     """
     inputs: list[dict[str, Any]] = []
     parts: list[bytes | memoryview] = []
@@ -185,6 +180,9 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
     if request.outputs is not None:
         message["outputs"] = [_requested(output) for output in request.outputs]
     text = _encode(message)
+    if not binary and b"null" in text:
+        for name, (datatype, array) in request.inputs.items():
+            _refuse_non_finite(f"input {name!r}", datatype, array, "send it as binary")
     return Encoded([text, *parts], len(text) if parts else None)
 
 
@@ -202,9 +200,7 @@ def decode_response(body: Body, json_length: int | None) -> tuple[InferResponseB
         InvalidRequestError: The body is not an answer of the protocol.
         InvalidTensorError: An output contradicts its own shape.
     """
-    view = memoryview(body)
-    head = view if json_length is None else view[:json_length]
-    binary = memoryview(b"") if json_length is None else view[json_length:]
+    head, binary = _split(body, json_length)
     try:
         message = msgspec.json.decode(head, type=InferResponseBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -214,16 +210,28 @@ def decode_response(body: Body, json_length: int | None) -> tuple[InferResponseB
     for output in message.outputs:
         datatype = _datatype(output.name, output.datatype)
         size = output.parameters.get("binary_data_size") if output.parameters else None
-        if isinstance(size, int):
-            data = binary[position : position + size]
-            position += size
-            array = from_buffer(output.name, datatype, output.shape, data)
+        if size is not None:
+            end = position + _size(output.name, size)
+            array = from_buffer(output.name, datatype, output.shape, binary[position:end])
+            position = end
         elif isinstance(output.data, list):
-            array = pack(output.name, datatype, list(output.shape), output.data)
+            array = from_elements(output.name, datatype, list(output.shape), output.data)
         else:
             raise InvalidRequestError(f"output {output.name!r} has no data")
         tensors.append(Tensor(datatype, array))
     return message, tensors
+
+
+def _split(body: Body, json_length: int | None) -> tuple[Body, memoryview]:
+    """Cut a body into its JSON part and the binary tensors behind it."""
+    if json_length is None:
+        return body, _NOTHING
+    if json_length > len(body):
+        raise InvalidRequestError(
+            f"{JSON_LENGTH_HEADER} is {json_length}, but the body has {len(body)} bytes"
+        )
+    view = memoryview(body)
+    return view[:json_length], view[json_length:]
 
 
 def _decode_inputs(inputs: list[InferInput], binary: memoryview, depth: int) -> dict[str, Tensor]:
@@ -307,7 +315,9 @@ def _count(parameters: _Parameters, key: str) -> int:
 
 def _size(name: str, value: ParameterValue) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidTensorError(f"input {name!r}: binary_data_size must be an integer, 0 or above")
+        raise InvalidTensorError(
+            f"tensor {name!r}: binary_data_size must be an integer, 0 or above"
+        )
     return value
 
 
@@ -327,13 +337,11 @@ def _requested(output: RequestedOutput) -> dict[str, Any]:
     return {"name": output.name, "parameters": parameters}
 
 
-def _refuse_non_finite(response: InferResponse) -> None:
-    for name, datatype, array, binary in response.outputs:
-        if not binary and datatype.json == "float" and not np.isfinite(array).all():
-            raise InvalidRequestError(
-                f"output {name!r} holds NaN or infinity, which JSON cannot carry: ask for binary "
-                '("parameters": {"binary_data": true})'
-            )
+def _refuse_non_finite(what: str, datatype: Datatype, array: Array, advice: str) -> None:
+    if datatype.json == "float" and not np.isfinite(array).all():
+        raise InvalidRequestError(
+            f"{what} holds NaN or infinity, which JSON cannot carry: {advice}"
+        )
 
 
 def _malformed(error: Exception, what: str) -> InvalidRequestError:

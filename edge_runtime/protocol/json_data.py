@@ -1,5 +1,6 @@
 """JSON numbers, booleans and strings to arrays: the ``data`` of a tensor, flat or nested."""
 
+import re
 import struct
 from itertools import chain
 from typing import Any, Final
@@ -12,7 +13,7 @@ from edge_runtime.errors import InvalidTensorError
 from edge_runtime.tensors import Array, element_count
 
 _ELEMENT: Final = {"float": float, "int": int, "bool": bool, "str": str}
-_JSON_START: Final = b" \t\r\n["
+_brackets = re.compile(rb"[ \t\r\n\[]*")
 _decoders: dict[tuple[str, int], msgspec.json.Decoder[list[Any]]] = {}
 
 
@@ -36,8 +37,8 @@ def decode_data(
             f"input {name!r} is {datatype.name}, which JSON cannot carry: use the binary extension"
         )
     element_count(shape, name)
-    text = bytes(memoryview(data)[: json_depth + 64])
-    brackets = text[: len(text) - len(text.lstrip(_JSON_START))].count(b"[")
+    start = _brackets.match(data)
+    brackets = start[0].count(b"[") if start else 0
     if brackets > json_depth:
         raise InvalidTensorError(f"input {name!r}: data is nested deeper than {json_depth}")
     depth = brackets or 1
@@ -54,6 +55,28 @@ def decode_data(
     if depth > 1:
         values = _flatten(name, values, shape, depth)
     return pack(name, datatype, shape, values)
+
+
+def from_elements(name: str, datatype: Datatype, shape: list[int], values: list[Any]) -> Array:
+    """Turn elements of any JSON type, already decoded, into an array.
+
+    Args:
+        name: The tensor's name, for messages.
+        datatype: Element type.
+        shape: Element counts per axis.
+        values: Elements in row-major order, flat.
+
+    Raises:
+        InvalidTensorError: An element is not of that datatype, or the count is not the shape's.
+    """
+    if datatype.json == "none":
+        raise InvalidTensorError(f"tensor {name!r} is {datatype.name}, which JSON cannot carry")
+    kind: Any = _ELEMENT[datatype.json]
+    try:
+        elements = msgspec.convert(values, list[kind])
+    except msgspec.ValidationError as error:
+        raise InvalidTensorError(f"tensor {name!r}: {reason(error)}") from error
+    return pack(name, datatype, shape, elements)
 
 
 def _flatten(name: str, values: list[Any], shape: list[int], depth: int) -> list[Any]:

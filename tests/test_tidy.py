@@ -1,0 +1,99 @@
+"""The rules of the house that no linter has: sizes, owners of libraries, leftovers."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FILE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 70
+FOLDERS = ("edge_runtime", "quantize", "agent", "fleet", "tests", "benchmarks", "examples", "docs")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+DAEMON = sorted((ROOT / "edge_runtime").rglob("*.py"))
+
+# One file owns each foreign library (a folder's name: every file in it).
+OWNERS = {
+    "onnxruntime": {"edge_runtime/session.py"},
+    "httptools": {"edge_runtime/api/http.py", "edge_runtime/client"},
+    "uvloop": {"edge_runtime/daemon.py"},
+    "prometheus_client": {"edge_runtime/api/exposition.py"},
+    "tqdm": {"edge_runtime/cli"},
+}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "").partition(".")[0]
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_a_file_is_one_idea_long(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= FILE_LINES_MAX
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_a_function_fits_a_screen(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[0]
+        documented = ast.get_docstring(node) is not None
+        docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
+        lines = (node.end_lineno or 0) - node.lineno + 1 - docstring
+        assert lines <= FUNCTION_LINES_MAX, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_nothing_is_left_for_later_in_comments(path: Path) -> None:
+    text = path.read_text("utf-8")
+    for word in ("FIX" + "ME", "TO" + "DO", "XX" + "X"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_one_place_owns_each_library(library: str) -> None:
+    users = {_name(path) for path in DAEMON if library in set(_imports(path))}
+    strangers = {
+        user
+        for user in users
+        if not any(user == owner or user.startswith(f"{owner}/") for owner in OWNERS[library])
+    }
+    assert users, f"nobody imports {library}; drop the row and the dependency"
+    assert not strangers
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
+    return set(output.split())
+
+
+def test_the_manifest_loads_neither_numpy_nor_onnxruntime() -> None:
+    assert not {"numpy", "onnxruntime"} & _modules_after("import edge_runtime.manifest")
+
+
+def test_the_client_loads_no_onnxruntime() -> None:
+    assert "onnxruntime" not in _modules_after("import edge_runtime.client")
+
+
+def test_wrong_usage_is_told_without_loading_onnxruntime() -> None:
+    statement = "from edge_runtime.cli import parser; parser()"
+    assert not {"numpy", "onnxruntime", "asyncio"} & _modules_after(statement)
+
+
+def test_the_daemon_starts_without_what_only_some_need() -> None:
+    modules = _modules_after("import edge_runtime.daemon, edge_runtime.cli.serve")
+    assert not {"prometheus_client", "tqdm", "onnx", "psutil"} & modules
