@@ -1,1 +1,1 @@
-"""On the device: telemetry out over MQTT, signed releases in over HTTP. Not built yet: docs/architecture.md."""
+"""On the device: telemetry out over MQTT, signed releases in. Not built yet."""

@@ -11,10 +11,12 @@ from typing import Final, Protocol
 
 from benchmarks.load import Sample, load
 from benchmarks.results import Line, line
-from benchmarks.servers import FASTAPI, ROOT, Server, environment, stop
+from benchmarks.servers import FASTAPI, OURS, ROOT, Server, environment, stop
 from benchmarks.workload import Workload, verify
 
 IN_PROCESS: Final = "in process"
+SOCKET: Final = f"{OURS}, plain socket"
+CLIENT: Final = f"{OURS}, edge_runtime.client"
 FASTAPI_JSON: Final = f"{FASTAPI}, json"
 
 

@@ -1,7 +1,8 @@
 """What serving adds to one prediction over the Unix socket, in paired rounds.
 
-``python -m benchmarks.latency FOLDER MODEL FILE SOCKET ROUNDS PAIRS`` alternates one run in this
-process with one binary request to the server, so that both meet the same noise, and prints JSON.
+``python -m benchmarks.latency FOLDER MODEL FILE SOCKET ROUNDS TURNS`` alternates one run in this
+process with one binary request to the server, sent over a plain socket, and one sent by our own
+client, so that all meet the same noise, and prints JSON.
 """
 
 import json
@@ -9,29 +10,21 @@ import socket
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.contenders import CLIENT, IN_PROCESS, SOCKET
 from benchmarks.in_process import Feeds, read_feeds
 from benchmarks.session import open_session
 from benchmarks.wire import connect, head, receive
 from benchmarks.workload import Workload, check, read_workload
+from edge_runtime.client import Client
 
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Medians of one round, in milliseconds."""
-
-    in_process_ms: float
-    served_ms: float
-
-    @property
-    def added_ms(self) -> float:
-        """What serving adds."""
-        return self.served_ms - self.in_process_ms
+Way = Callable[[Feeds], Any]
 
 
 class Caller:
@@ -77,58 +70,63 @@ class Caller:
         return outputs
 
 
-def measure(caller: Caller, session: Any, feeds: list[Feeds], pairs: int) -> Round:  # noqa: ANN401
-    """Alternate the two ways, each first in turn.
+def measure(ways: Mapping[str, Way], feeds: list[Feeds], turns: int) -> dict[str, float]:
+    """Take all ways in turn, starting with another one each time.
 
     Args:
-        caller: The served way.
-        session: The same model in this process.
+        ways: What is compared.
         feeds: Inputs, used in turn.
-        pairs: How often each way runs.
+        turns: How often each way runs.
+
+    Returns:
+        The median of each, in milliseconds.
     """
-    in_process: list[int] = []
-    served: list[int] = []
-    for index in range(pairs):
-        feed = feeds[index % len(feeds)]
-        ways = [
-            (in_process, lambda feed=feed: session.run(None, feed)),
-            (served, lambda feed=feed: caller.infer(feed)),
-        ]
-        for times, call in ways if index % 2 else reversed(ways):
+    taken: dict[str, list[int]] = {name: [] for name in ways}
+    order = deque(ways.items())
+    for turn in range(turns):
+        feed = feeds[turn % len(feeds)]
+        order.rotate()
+        for name, call in order:
             before = time.perf_counter_ns()
-            call()
-            times.append(time.perf_counter_ns() - before)
-    return Round(statistics.median(in_process) / 1e6, statistics.median(served) / 1e6)
+            call(feed)
+            taken[name].append(time.perf_counter_ns() - before)
+    return {name: statistics.median(times) / 1e6 for name, times in taken.items()}
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print ``{"in_process_ms": [...], "served_ms": [...], "added_ms": [...]}``.
+    """Measure, and print a list of rounds: medians in milliseconds by way.
 
     Args:
         arguments: The command line.
     """
     folder, model, path, unix = Path(arguments[0]), arguments[1], arguments[2], arguments[3]
-    rounds, pairs = int(arguments[4]), int(arguments[5])
+    rounds, turns = int(arguments[4]), int(arguments[5])
     workload = read_workload(folder, model, "binary")
     feeds = read_feeds(folder, workload)
     session = open_session(path)
     json_bytes = int(workload.headers["Inference-Header-Content-Length"])
-    with connect(unix) as stream:
+    with connect(unix) as stream, Client(unix) as client:
         body = workload.bodies[0].read_bytes()
         stream.sendall(head("POST", workload.target, workload.headers, len(body)) + body)
         check(receive(stream), workload.expected[0], model)
-        caller = Caller(stream, workload, json_bytes)
-        measure(caller, session, feeds, pairs)
-        results = [measure(caller, session, feeds, pairs) for _ in range(rounds)]
-    print(
-        json.dumps(
-            {
-                "in_process_ms": [result.in_process_ms for result in results],
-                "served_ms": [result.served_ms for result in results],
-                "added_ms": [result.added_ms for result in results],
-            }
-        )
-    )
+        ways: dict[str, Way] = {
+            IN_PROCESS: lambda feed: session.run(None, feed),
+            SOCKET: Caller(stream, workload, json_bytes).infer,
+            CLIENT: lambda feed: client.infer(model, feed),
+        }
+        _check_ways(ways, feeds[0])
+        measure(ways, feeds, turns)
+        print(json.dumps([measure(ways, feeds, turns) for _ in range(rounds)]))
+
+
+def _check_ways(ways: Mapping[str, Way], feed: Feeds) -> None:
+    """Make sure that every way gives the same."""
+    expected = ways[IN_PROCESS](feed)
+    for name in (SOCKET, CLIENT):
+        got = ways[name](feed)
+        arrays = got.values() if isinstance(got, dict) else got
+        for left, right in zip(arrays, expected, strict=True):
+            np.testing.assert_allclose(left, right, rtol=1e-4, err_msg=name)
 
 
 if __name__ == "__main__":

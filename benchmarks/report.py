@@ -33,8 +33,9 @@ _METHOD: Final = """\
   answer is compared with the model's own; a round with a refused request fails the run.
 - The image networks are onnx's `light` graphs with seeded random weights; one input is 602,112
   bytes, about 1.35 MB as JSON.
-- The Unix socket row alternates one run in process with one request, in one process, and takes
-  the difference of the medians of each round.
+- The Unix socket row alternates one run in process, one request over a plain socket and one by
+  `edge_runtime.client`, all from one process, and takes the difference of the medians of each
+  round. The target is held against the plain socket.
 - Memory is `smaps_rollup` of the server, with its children, after a load of 32 connections and
   before any scrape of its metrics; MB are 1,000,000 bytes. Wakes are context switches of all its
   threads. Process start is timed from before the `fork` to the first right answer.

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(load.MISSING, file=sys.stderr)
         return _EXIT_USAGE
     if shutil.which("edge-runtime", path=Path(sys.executable).parent) is None:
-        print("edge-runtime is not installed beside this Python: make setup", file=sys.stderr)
+        print("edge-runtime is not installed beside this Python: pip install -e .", file=sys.stderr)
         return _EXIT_USAGE
     signal.signal(signal.SIGTERM, _terminated)
     facts = machine.facts()
@@ -65,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (CACHE / "results.json").write_text(text, "utf-8")
         PAGE.write_text(report.markdown(outcome, facts, date), "utf-8")
     return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with the project's exit code for wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end.
+
+        Args:
+            message: What argparse says.
+        """
+        self.print_usage(sys.stderr)
+        self.exit(_EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
 def _measure(plan: Plan, names: Sequence[str]) -> Outcome:
@@ -90,7 +103,7 @@ def _measure(plan: Plan, names: Sequence[str]) -> Outcome:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m benchmarks.run",
         description="Measure the daemon against an in-process session and a FastAPI server.",
     )

@@ -172,7 +172,7 @@ class Limits(Settings, frozen=True):
         float,
         Meta(
             gt=0,
-            description="Grace for a client to read, on top of what `body_rate_bytes_per_s` allows.",
+            description="Grace for a client to read, on top of what the rate above allows.",
         ),
     ] = 10.0
     drain_timeout_s: Annotated[
@@ -205,8 +205,8 @@ class Config(Settings, frozen=True):
     state_dir: Annotated[
         str,
         Meta(
-            description="State directory (nothing is kept there yet). Empty: `$STATE_DIRECTORY`, else "
-            "`$XDG_STATE_HOME/edge-runtime`, else `~/.local/state/edge-runtime`."
+            description="State directory (nothing is kept there yet). Empty: "
+            "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/edge-runtime`, else `~/.local/state/edge-runtime`."
         ),
     ] = ""
     sockets: Sockets = Sockets()

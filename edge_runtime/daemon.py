@@ -17,8 +17,8 @@ from typing import Final
 import uvloop
 
 from edge_runtime import access, logs
+from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
-from edge_runtime.api.http import Door
 from edge_runtime.api.routes import Router
 from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.catalog import Catalog, LoadedVersion

@@ -89,7 +89,7 @@ class Inference:
                 try:
                     answer = run.error or _response(version, request, wanted, run.outputs)
                     error = reply(answer) or run.error
-                except Exception:
+                except Exception:  # noqa: BLE001 - it is logged
                     # A run in the pool has no caller that could answer: without this, none would.
                     _log.exception("an answer failed in a way nobody foresaw")
                     error = ModelFailedError(

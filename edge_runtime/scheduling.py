@@ -1,4 +1,4 @@
-"""When and where a run happens: at once on the loop's thread, or in the pool by priority.
+"""When and where a run happens: this turn on the loop's thread, or in the pool by priority.
 
 Rules: everything but ``_execute`` runs on the event loop's thread, so there is no lock; the queue
 is bounded; what expired or lost its client is dropped before it costs a run. Nothing waits while
@@ -31,6 +31,9 @@ _STEP_FLOOR_NS: Final = 10_000
 _LEARN_EVERY: Final = 16  # learning costs a microsecond, so a steady model pays it rarely
 _FORGET: Final = 0.95  # weight of the past per observation: about the last 20 count
 _RETRY_AFTER_S: Final = 1
+_TURN_NS: Final = (
+    2_000_000  # short runs of one turn of the loop, before sockets are looked at again
+)
 
 
 class Runnable(Protocol):
@@ -182,7 +185,8 @@ class Scheduler:
     Args:
         loop: The event loop whose thread ``submit`` is called on.
         threads: Runs that may go on at once in the pool.
-        inline_limit_ns: Runs expected to be shorter execute at once, on the loop's thread.
+        inline_limit_ns: Runs expected to be shorter execute on the loop's thread, all that one
+            turn of the loop gathered together.
         queue_depth: Runs that may wait for the pool.
     """
 
@@ -200,6 +204,7 @@ class Scheduler:
         self._queue_depth = queue_depth
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="run")
         self._waiting: list[tuple[int, int, Run]] = []
+        self._short: list[Run] = []  # bounded by connections and their pipelines
         self._sequence = 0
         self._running = 0
 
@@ -214,12 +219,13 @@ class Scheduler:
         return self._running
 
     def submit(self, run: Run) -> None:
-        """Execute a run now or when its turn comes; ``run.done`` is called either way."""
+        """Execute a run when its turn comes; ``run.done`` is called once, whatever happens."""
         run.queued = perf_counter_ns()
         cost = run.cost
         if cost.known and cost.estimate_ns(run.rows) < self._inline_limit_ns:
-            _execute(run)
-            self._finish(run)
+            if not self._short:
+                self._loop.call_soon(self._run_short)
+            self._short.append(run)
             return
         if self._running < self._threads:
             self._start(run)
@@ -236,10 +242,33 @@ class Scheduler:
         priority = run.priority or _LOWEST_PRIORITY
         heapq.heappush(self._waiting, (priority, self._sequence, run))
 
+    def _run_short(self) -> None:
+        """Execute the short runs that this turn of the loop gathered, then answer them all.
+
+        Run by run and answer by answer, the model's code and ours push each other out of the
+        CPU's caches: measured at 32 connections, both take nearly twice as long.
+        """
+        runs = self._short
+        budget = perf_counter_ns() + _TURN_NS
+        executed = 0
+        for run in runs:
+            executed += 1
+            if self._is_due(run):
+                _execute(run)
+                if run.ended > budget:
+                    break
+        self._short = runs[executed:]
+        if self._short:  # the sockets first, then the rest
+            self._loop.call_soon(self._run_short)
+        for run in runs[:executed]:
+            self._finish(run)
+
     def close(self) -> None:
         """Fail what waits, wait for what runs, end the threads."""
-        while self._waiting:
-            _, _, run = heapq.heappop(self._waiting)
+        waiting = [*self._short, *(run for _, _, run in self._waiting)]
+        self._short = []
+        self._waiting = []
+        for run in waiting:
             run.fail(UnavailableError("the daemon is stopping"))
         self._pool.shutdown(wait=True)
 
@@ -260,12 +289,21 @@ class Scheduler:
     def _start_next(self) -> None:
         while self._waiting and self._running < self._threads:
             _, _, run = heapq.heappop(self._waiting)
-            if run.request.cancelled:
-                run.fail(UnavailableError("the client is gone"))
-            elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
-                run.fail(DeadlineExceededError("the request's timeout passed before it could run"))
-            else:
+            if self._is_due(run):
                 self._start(run)
+            else:
+                self._finish(run)
+
+    def _is_due(self, run: Run) -> bool:
+        """Tell whether a run that waited is still worth its time; sets its error if not."""
+        if run.request.cancelled:
+            run.error = UnavailableError("the client is gone")
+        elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
+            run.error = DeadlineExceededError("the request's timeout passed before it could run")
+        else:
+            return True
+        run.started = run.ended = perf_counter_ns()
+        return False
 
     def _finish(self, run: Run) -> None:
         if run.error is None:
@@ -280,7 +318,7 @@ def _execute(run: Run) -> None:
         run.outputs = run.session.run(run.names, run.feeds)
     except EdgeRuntimeError as error:
         run.error = error
-    except Exception:  # whatever it was, the thread goes on and the client gets an answer
+    except Exception:  # noqa: BLE001 - the thread goes on, the client gets an answer, the log says
         _log.exception("a run failed in a way nobody foresaw")
         run.error = ModelFailedError("the daemon failed to run the model; its log says why")
     run.ended = perf_counter_ns()

@@ -14,7 +14,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import numpy as np
 import onnxruntime
 
-from edge_runtime.datatypes import BF16, BY_ORT, Datatype
+from edge_runtime.datatypes import BF16, BY_ORT, BYTES, Datatype
 from edge_runtime.errors import InvalidTensorError, ModelFailedError, ModelLoadError
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 
@@ -85,8 +85,7 @@ class Session:
         self._session = session
         self.signature = signature
         self.providers: tuple[str, ...] = tuple(session.get_providers())
-        specs = (*signature.inputs, *signature.outputs.values())
-        uses_bf16 = any(spec.datatype is BF16 for spec in specs)
+        uses_bf16 = _uses_bf16((*signature.inputs, *signature.outputs.values()))
         self.run: Run = self._run_values if uses_bf16 else self._run_arrays
 
     @classmethod
@@ -158,7 +157,17 @@ def release_memory() -> None:
 def _signature(session: Any, file_name: str) -> Signature:  # noqa: ANN401 - untyped library
     inputs = [_spec(node, "input", file_name) for node in session.get_inputs()]
     outputs = [_spec(node, "output", file_name) for node in session.get_outputs()]
+    # BF16 runs on OrtValues only (_run_values), and those cannot be made of strings.
+    if BYTES in {spec.datatype for spec in inputs} and _uses_bf16((*inputs, *outputs)):
+        raise ModelLoadError(
+            f"{file_name}: ONNX Runtime cannot feed strings to a model that has BF16 inputs or "
+            "outputs; export the model so that those are FP32"
+        )
     return Signature(inputs, outputs)
+
+
+def _uses_bf16(specs: Sequence[TensorSpec]) -> bool:
+    return any(spec.datatype is BF16 for spec in specs)
 
 
 def _spec(node: Any, what: str, file_name: str) -> TensorSpec:  # noqa: ANN401 - untyped library

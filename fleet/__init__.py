@@ -1,1 +1,1 @@
-"""The operators side: signs, publishes, rolls out, judges, shows. Not built yet: docs/architecture.md."""
+"""The operator's side: signs, publishes, rolls out, judges, shows. Not built yet."""

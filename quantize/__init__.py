@@ -1,1 +1,1 @@
-"""A tool: model, data and a floor in; a smaller, faster, proven bundle out. Not built yet: docs/architecture.md."""
+"""A tool that makes models smaller and faster, and proves it. Not built yet."""

@@ -2,17 +2,17 @@
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from edge_runtime.access import Peer
 from edge_runtime.errors import EdgeRuntimeError, UnavailableError
 from edge_runtime.protocol.codec import JSON_TYPE, Encoded
 from edge_runtime.protocol.schemas import ErrorBody
 from edge_runtime.protocol.status import status_of
 
 if TYPE_CHECKING:
-    from edge_runtime.api.http import Connection
     from edge_runtime.protocol.messages import InferRequest
 
 _JOIN_BELOW_BYTES: Final = 65_536  # a copy this size costs less than a second buffer in the loop
@@ -20,6 +20,21 @@ _json: Final = msgspec.json.Encoder()
 
 Headers = tuple[tuple[str, str], ...]
 Buffers = list[bytes | memoryview]
+
+
+class Origin(Protocol):
+    """What an exchange needs of the connection it came from."""
+
+    peer: Peer
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the connection ends with its last answer."""
+        ...
+
+    def answered(self, exchange: "Exchange") -> None:
+        """Take the answer that ``exchange`` just got."""
+        ...
 
 
 class Exchange:
@@ -53,7 +68,7 @@ class Exchange:
         "target",
     )
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: Origin) -> None:
         self.connection = connection
         self.method = b"GET"
         self.target = b""

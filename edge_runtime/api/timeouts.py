@@ -21,19 +21,23 @@ class Timeouts:
     """Calls ``timed_out`` on what outlives its deadline, in the loop's seconds.
 
     Moving a deadline away is a plain attribute write: the timer looks again when it fires. Only
-    bringing one nearer needs ``watch``. With nothing to watch nothing wakes the process.
+    a deadline before ``due`` needs ``watch``; it may be one that comes back from ``NEVER``. With
+    nothing to watch nothing wakes the process.
+
+    Attributes:
+        due: When the timer fires, ``NEVER`` if there is none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: set[Watched] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._due = NEVER
+        self.due = NEVER
 
     def watch(self, watched: Watched) -> None:
         """Heed a deadline that is new or came nearer."""
         self._watched.add(watched)
-        if watched.deadline < self._due:
+        if watched.deadline < self.due:
             self._arm(watched.deadline)
 
     def forget(self, watched: Watched) -> None:
@@ -42,21 +46,21 @@ class Timeouts:
         if not self._watched and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._due = NEVER
+            self.due = NEVER
 
     def _arm(self, due: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._due = due
+        self.due = due
         self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        self._due = NEVER
+        self.due = NEVER
         now = self._loop.time()
         for watched in [each for each in self._watched if each.deadline <= now]:
             watched.timed_out()
         nearest = min((each.deadline for each in self._watched), default=NEVER)
         # timed_out may have armed the timer already.
-        if nearest < self._due:
+        if nearest < self.due:
             self._arm(nearest)

@@ -1,9 +1,11 @@
 """The arguments of every command, in one place and without importing what they do."""
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
 from edge_runtime.locations import ADMIN_SOCKET_NAME, RUNTIME_SOCKET_NAME
+
+SECONDS_MAX: Final = 86_400.0  # a day; larger numbers are slips
 
 _Commands = Any  # argparse keeps the type of its subparsers to itself
 
@@ -12,6 +14,10 @@ def add_all(commands: _Commands) -> None:
     """Add every command to the parser."""
     _add_serve(commands)
     _add_config(commands)
+    _add_predict(commands)
+    _add_models(commands)
+    _add_status(commands)
+    _add_bench(commands)
 
 
 def _command(commands: _Commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
@@ -65,3 +71,168 @@ def _add_config(commands: _Commands) -> None:
     )
     parser.add_argument("--config", metavar="F.toml", help="configuration file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of TOML")
+
+
+def _client_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--socket",
+        metavar="P",
+        help="the daemon's data socket, or http://HOST:PORT "
+        f"(default: $EDGE_RUNTIME_SOCKET, else this user's {RUNTIME_SOCKET_NAME})",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_positive_seconds,
+        help="seconds until a request is given up (default: 30)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+
+
+def _input_option(parser: Any) -> None:  # noqa: ANN401 - a parser or a group of its options
+    parser.add_argument(
+        "--input",
+        action="append",
+        metavar="NAME=VALUE",
+        help="an input: @FILE.npy, @FILE.npz:KEY, or JSON such as [1,2,3], nested or flat; may be "
+        "repeated",
+    )
+
+
+def _add_predict(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        "Ask the daemon for one prediction.",
+        "examples:\n"
+        "  edge-runtime predict digits --input image=@image.npy\n"
+        "  edge-runtime predict digits --input image=@test.npz:image --output scores --class 3\n"
+        "  edge-runtime predict house --input 'features=[3, 120.5, 1]' --json\n"
+        "  edge-runtime predict digits --request request.json\n"
+        "  generate | edge-runtime predict digits --request - --json\n\n"
+        "Values are converted to the model's datatype where that loses nothing. If the model's\n"
+        "first axis varies and a value has one axis less, it is taken as one row of a batch. A\n"
+        "flat JSON list gets the model's shape where that can be only one.",
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the model")
+    parser.add_argument("--version", metavar="V", default="", help="version (default: any)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    _input_option(what)
+    what.add_argument(
+        "--request", metavar="F|-", help="send this JSON request as it is; -: standard input"
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        metavar="NAME",
+        help="an output to give back (default: all); may be repeated",
+    )
+    parser.add_argument(
+        "--class",
+        dest="classes",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="show the N highest values of each output, with index and label (default outputs: "
+        "those with float values)",
+    )
+    _client_options(parser)
+
+
+def _add_models(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "models",
+        "List the daemon's models, what they take and what they give.",
+        "examples:\n"
+        "  edge-runtime models\n"
+        "  edge-runtime models --json | jq -r '.[] | select(.state == \"READY\") | .name'",
+    )
+    _client_options(parser)
+
+
+def _add_status(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "status",
+        "Tell whether the daemon is live and ready, and how its models do.",
+        "examples:\n"
+        "  edge-runtime status\n"
+        "  edge-runtime status --socket http://127.0.0.1:8000 --json\n\n"
+        "Exit code 0 if the daemon is live and ready, else 1.",
+    )
+    _client_options(parser)
+
+
+def _add_bench(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        "Measure how long the daemon takes to answer, and how much it answers.",
+        "examples:\n"
+        "  edge-runtime bench digits\n"
+        "  edge-runtime bench digits --duration 10 --concurrency 4\n"
+        "  edge-runtime bench digits --input image=@image.npy --requests 5000 --json\n\n"
+        "Without --input the inputs are random, the same in every run, and varying axes have\n"
+        "size 1. Times are from a request's first byte to its answer's last, and include the work\n"
+        "of this client, which shares the CPUs with the daemon. Ctrl-C prints what was measured so\n"
+        "far and exits with 130. The exit code is 1 if a request failed.",
+    )
+    parser.add_argument("name", metavar="NAME", help="name of the model")
+    parser.add_argument("--version", metavar="V", default="", help="version (default: any)")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--requests", type=_positive, metavar="N", help="requests to measure (default: 1000)"
+    )
+    amount.add_argument(
+        "--duration", type=_positive_seconds, metavar="S", help="seconds to measure instead"
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=_positive,
+        default=1,
+        metavar="C",
+        help="requests under way at once (default: 1)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=_not_negative,
+        default=20,
+        metavar="N",
+        help="requests before the measurement (default: 20)",
+    )
+    _input_option(parser)
+    parser.add_argument(
+        "--batch",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="rows of random inputs whose first axis varies (default: 1)",
+    )
+    parser.add_argument(
+        "--json-body", action="store_true", help="send tensors as JSON instead of raw bytes"
+    )
+    _client_options(parser)
+
+
+def _positive(text: str) -> int:
+    number = _not_negative(text)
+    if not number:
+        raise argparse.ArgumentTypeError("it must be 1 or more")
+    return number
+
+
+def _not_negative(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _positive_seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < seconds <= SECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"it must be above 0 and at most {SECONDS_MAX:g} seconds")
+    return seconds

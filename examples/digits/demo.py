@@ -79,9 +79,8 @@ def _through_curl(socket: Path, image: NDArray[np.float32], label: int, folder: 
         return True
     command = ["curl", "-sS", "--unix-socket", str(socket)]
     command += ["http://localhost/v2/models/digits/infer", "-d", f"@{folder / 'request.json'}"]
-    _say(
-        "   $ curl --unix-socket runtime.sock http://localhost/v2/models/digits/infer -d @request.json"
-    )
+    _say("   $ curl --unix-socket runtime.sock -d @request.json \\")
+    _say("          http://localhost/v2/models/digits/infer")
     answer = subprocess.run(command, check=False, capture_output=True, text=True)
     _say(f"   {answer.stdout}{answer.stderr}")
     if answer.returncode != 0:

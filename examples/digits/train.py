@@ -12,13 +12,13 @@ import sys
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -32,9 +32,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from examples.digits import evaluate
-else:
-    import evaluate  # the file beside this one, found there when this one is run as a script
+    from examples.digits import evaluate, graph
+else:  # the files beside this one, found there when this one is run as a script
+    import evaluate
+    import graph
 
 SEED = 2024
 HELD_OUT = 450  # images, about a quarter of the 1797
@@ -51,9 +52,6 @@ LABEL_SMOOTHING = 0.05
 MAX_TURN = 0.15  # radians
 MAX_ZOOM = 0.10  # fraction
 MAX_SHIFT = 0.20  # half image widths: 0.8 pixel
-
-OPSET = 17
-IR_VERSION = 8  # the one of opset 17's time: older runtimes can load the files too
 
 FP32_FLOOR = 0.97  # held-out accuracy
 INT8_MAX_LOSS = 0.01  # of held-out accuracy, against the float model
@@ -166,90 +164,6 @@ def train_network(images: FloatArray, labels: LabelArray, epochs: int) -> nn.Seq
     return network
 
 
-def named_weights(network: nn.Sequential) -> list[onnx.TensorProto]:
-    """Take the trained weights out of the network.
-
-    Args:
-        network: a trained network.
-
-    Returns:
-        Float32 tensors: conv1 and conv2 weights ``[out, in, 3, 3]``, fc weight ``[inputs, 10]``,
-        and a bias of each, ``[out]``.
-    """
-    tensors = []
-    for name, values in network.state_dict().items():
-        array = values.numpy()
-        # Gemm takes the fc weight as [inputs, outputs]; torch keeps it the other way round.
-        array = np.ascontiguousarray(array.T) if array.ndim == 2 else array
-        tensors.append(numpy_helper.from_array(array, name))
-    return tensors
-
-
-def build_float_model(network: nn.Sequential) -> onnx.ModelProto:
-    """Build the ONNX graph node by node, with names of our own and no exporter's traces.
-
-    Args:
-        network: a trained network.
-
-    Returns:
-        The checked model: ``image`` float32 ``[batch, 1, 8, 8]`` to ``scores`` float32
-        ``[batch, 10]`` (probabilities) and ``label`` int64 ``[batch]``.
-    """
-    conv: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-    pool: dict[str, Any] = {"kernel_shape": [2, 2], "strides": [2, 2]}
-    nodes = [
-        helper.make_node("Conv", ["image", "conv1.weight", "conv1.bias"], ["conv1"], **conv),
-        helper.make_node("Relu", ["conv1"], ["relu1"]),
-        helper.make_node("MaxPool", ["relu1"], ["pool1"], **pool),
-        helper.make_node("Conv", ["pool1", "conv2.weight", "conv2.bias"], ["conv2"], **conv),
-        helper.make_node("Relu", ["conv2"], ["relu2"]),
-        helper.make_node("MaxPool", ["relu2"], ["pool2"], **pool),
-        helper.make_node("Flatten", ["pool2"], ["features"], axis=1),
-        helper.make_node("Gemm", ["features", "fc.weight", "fc.bias"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["scores"], axis=1),
-        # Of the scores, not the logits, so that label is the argmax of scores bit for bit.
-        helper.make_node("ArgMax", ["scores"], ["label"], axis=1, keepdims=0),
-    ]
-    for node in nodes:
-        node.name = node.output[0]
-    float_type, int_type = TensorProto.FLOAT, TensorProto.INT64
-    graph = helper.make_graph(
-        nodes,
-        "digits",
-        [helper.make_tensor_value_info("image", float_type, ["batch", 1, 8, 8])],
-        [
-            helper.make_tensor_value_info("scores", float_type, ["batch", 10]),
-            helper.make_tensor_value_info("label", int_type, ["batch"]),
-        ],
-        named_weights(network),
-    )
-    opsets = [helper.make_opsetid("", OPSET)]
-    return finish_model(helper.make_model(graph, opset_imports=opsets))
-
-
-def finish_model(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Strip what a tool left in a model, set its header and check it.
-
-    Args:
-        model: any model; changed in place.
-
-    Returns:
-        The same model, with no documentation strings, metadata, inner shapes or unused opsets.
-    """
-    model.producer_name = "digits"
-    model.producer_version = ""
-    model.ir_version = IR_VERSION
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    del model.graph.value_info[:]
-    parts = [model, model.graph, *model.graph.node, *model.graph.initializer]
-    for part in [*parts, *model.graph.input, *model.graph.output]:
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 class TrainingImages(CalibrationDataReader):  # type: ignore[misc]
     """Feeds training images to the quantiser's calibration, a batch at a time."""
 
@@ -300,7 +214,7 @@ def write_int8_model(float_path: Path, int8_path: Path, calibration: FloatArray)
             # Softmax stays float: a quantised Gemm output would only be turned back.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
         )
-    model = finish_model(onnx.load(int8_path))
+    model = graph.finish_model(onnx.load(int8_path))
     for tensor in model.graph.initializer:
         # The weights' zero points have the type too, and are 0.
         if tensor.data_type == TensorProto.INT8:
@@ -350,7 +264,7 @@ def build_files(output: Path, epochs: int) -> evaluate.Evaluation:
     # Beside the final files, so that each rename stays within one file system.
     with tempfile.TemporaryDirectory(dir=output, prefix=".train-") as staging_name:
         staging = Path(staging_name)
-        onnx.save(build_float_model(network), staging / evaluate.FP32_FILE)
+        onnx.save(graph.build_float_model(network), staging / evaluate.FP32_FILE)
         write_int8_model(staging / evaluate.FP32_FILE, staging / evaluate.INT8_FILE, train)
         np.savez_compressed(staging / evaluate.TEST_FILE, image=held_out, labels=held_out_labels)
         result = evaluate.measure(staging, runs=0)

@@ -17,12 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 import uvloop
 
-from edge_runtime import listeners
+from edge_runtime.access import TcpAddress, UnixAddress
 from edge_runtime.errors import ConfigError, SocketError
 from edge_runtime.listeners import BACKLOG, BoundSocket, Listeners, adopt, bind_tcp, bind_unix
 
@@ -73,6 +73,18 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     assert problems == []
 
 
+@pytest.fixture
+def doors(run: Run) -> Iterator[Listeners]:
+    """Make doors that are closed before the loop is; uvloop's close hangs on a leaked one.
+
+    It warns about the leak, warnings are errors here, and the error keeps it from cleaning up.
+    """
+    assert run
+    made = Listeners()
+    yield made
+    made.close()
+
+
 def _mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
@@ -119,10 +131,11 @@ def _a_group() -> grp.struct_group:
 class Greeter(asyncio.Protocol):
     """Speaks first, which HTTP never does."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(b"hello")
-        transport.close()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        # uvloop's transports are not instances of asyncio's classes, so there is no check here.
+        writer = cast("asyncio.WriteTransport", transport)
+        writer.write(b"hello")
+        writer.close()
 
 
 # --- who may open it ---------------------------------------------------------------------------
@@ -219,7 +232,7 @@ def test_group_gets_the_socket(folder: Path, caplog: pytest.LogCaptureFixture) -
     folder.chmod(0o711)
     with contextlib.closing(bind_unix(folder / "admin.sock", group=group.gr_name)) as bound:
         assert (folder / "admin.sock").stat().st_gid == group.gr_gid
-        assert bound.address == listeners.UnixAddress("admin", folder / "admin.sock", group.gr_name)
+        assert bound.address == UnixAddress("admin", folder / "admin.sock", group.gr_name)
     assert caplog.records == []
 
 
@@ -380,7 +393,6 @@ def test_closing_removes_the_path_and_frees_it_for_the_next(folder: Path) -> Non
     path = folder / "runtime.sock"
     for _ in range(2):
         bound = bind_unix(path)
-        assert bound.is_open
         bound.close()
         bound.close()
         assert not bound.is_open
@@ -426,7 +438,7 @@ def test_port_zero_takes_a_free_port_and_says_which(listen: str) -> None:
     if listen.startswith("[") and not Path("/proc/net/if_inet6").exists():
         pytest.skip("this machine has no IPv6")
     with contextlib.closing(bind_tcp(listen)) as bound:
-        assert isinstance(bound.address, listeners.TcpAddress)
+        assert isinstance(bound.address, TcpAddress)
         assert bound.address.port == bound.socket.getsockname()[1] > 0
         with socket.create_connection((bound.address.host, bound.address.port), DEADLINE_S):
             assert bound.has_waiting()
@@ -455,23 +467,24 @@ async def _read(client: socket.socket) -> bytes:
     return await asyncio.get_running_loop().sock_recv(client, 100)
 
 
-def test_doors_of_all_kinds_open_and_close_together(folder: Path, run: Run) -> None:
+def test_doors_of_all_kinds_open_and_close_together(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     path = folder / "runtime.sock"
 
     async def main() -> None:
-        doors = Listeners()
         tcp = bind_tcp("127.0.0.1:0")
         doors.add(bind_unix(path), Greeter)
         doors.add(tcp, Greeter)
         host, port = tcp.socket.getsockname()
         assert doors.addresses == [("runtime", str(path)), ("http", f"{host}:{port}")]
         await doors.start()
-        assert doors.are_open
+        opened = doors.are_open
         with _connect(path) as one, socket.create_connection((host, port)) as two:
             assert await _read(one) == await _read(two) == b"hello"
         doors.close()
         doors.close()
-        assert not doors.are_open
+        assert (opened, doors.are_open) == (True, False)
         assert not path.exists()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((host, port))
@@ -480,12 +493,13 @@ def test_doors_of_all_kinds_open_and_close_together(folder: Path, run: Run) -> N
     run(main())
 
 
-def test_door_that_accepts_by_itself_gets_the_raw_socket(folder: Path, run: Run) -> None:
+def test_door_that_accepts_by_itself_gets_the_raw_socket(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     path = folder / "descriptors.sock"
 
     async def main() -> None:
         accepted: asyncio.Queue[socket.socket] = asyncio.Queue()
-        doors = Listeners()
         doors.add_raw(
             bind_unix(path, kind=socket.SOCK_SEQPACKET),
             lambda sock: accepted.put_nowait(sock.accept()[0]),
@@ -495,12 +509,11 @@ def test_door_that_accepts_by_itself_gets_the_raw_socket(folder: Path, run: Run)
             client.connect(str(path))
             with await accepted.get() as server:
                 # Descriptors travel beside the bytes: no HTTP door could do this.
-                with Path(__file__).open("rb") as file:
-                    socket.send_fds(client, [b"file"], [file.fileno()])
+                socket.send_fds(client, [b"one"], [client.fileno()])
                 said, descriptors, _, _ = socket.recv_fds(server, 100, 1)
-        assert said == b"file"
-        with open(descriptors[0], "rb") as passed:  # noqa: PTH123 - a descriptor has no path
-            assert passed.read(3) == b'"""'
+            assert said == b"one"
+            with socket.socket(fileno=descriptors[0]) as copy:
+                assert copy.getpeername() == client.getpeername() == str(path)
         await doors.stop_accepting()
         doors.close()
         assert not path.exists()
@@ -508,9 +521,10 @@ def test_door_that_accepts_by_itself_gets_the_raw_socket(folder: Path, run: Run)
     run(main())
 
 
-def test_connection_made_before_the_start_is_served(folder: Path, run: Run) -> None:
+def test_connection_made_before_the_start_is_served(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     async def main() -> None:
-        doors = Listeners()
         doors.add(bind_unix(folder / "runtime.sock"), Greeter)
         with _connect(folder / "runtime.sock") as client:
             await doors.start()
@@ -520,9 +534,8 @@ def test_connection_made_before_the_start_is_served(folder: Path, run: Run) -> N
     run(main())
 
 
-def test_backlog_is_ours_and_not_the_loops_own(folder: Path, run: Run) -> None:
+def test_backlog_is_ours_and_not_the_loops_own(folder: Path, run: Run, doors: Listeners) -> None:
     async def main() -> None:
-        doors = Listeners()
         doors.add(bind_unix(folder / "runtime.sock"), Greeter)
         await doors.start()
         with contextlib.ExitStack() as stack:
@@ -536,11 +549,12 @@ def test_backlog_is_ours_and_not_the_loops_own(folder: Path, run: Run) -> None:
     run(main())
 
 
-def test_who_has_connected_before_the_stop_is_served(folder: Path, run: Run) -> None:
+def test_who_has_connected_before_the_stop_is_served(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     path = folder / "runtime.sock"
 
     async def main() -> None:
-        doors = Listeners()
         tcp = bind_tcp("127.0.0.1:0")
         doors.add(bind_unix(path), Greeter)
         doors.add(tcp, Greeter)
@@ -560,9 +574,10 @@ def test_who_has_connected_before_the_stop_is_served(folder: Path, run: Run) -> 
     run(main())
 
 
-def test_client_that_never_stops_connecting_cannot_hold_the_stop_up(run: Run) -> None:
+def test_client_that_never_stops_connecting_cannot_hold_the_stop_up(
+    run: Run, doors: Listeners
+) -> None:
     async def main() -> None:
-        doors = Listeners()
         tcp = bind_tcp("127.0.0.1:0")
         address = tcp.socket.getsockname()
         clients = []
@@ -581,35 +596,34 @@ def test_client_that_never_stops_connecting_cannot_hold_the_stop_up(run: Run) ->
     run(main())
 
 
-def test_start_that_fails_is_a_socket_error_and_can_be_closed(folder: Path, run: Run) -> None:
+def test_start_that_fails_is_a_socket_error_and_can_be_closed(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     async def main() -> None:
-        doors = Listeners()
         # A served door has to be a stream.
         doors.add(bind_unix(folder / "a.sock", kind=socket.SOCK_SEQPACKET), Greeter)
         doors.add(bind_unix(folder / "b.sock"), Greeter)
         with pytest.raises(SocketError, match=r"cannot accept on .*a\.sock"):
             await doors.start()
-        doors.close()
-        assert not list(folder.glob("*.sock"))
 
     run(main())
+    doors.close()
+    assert not list(folder.glob("*.sock"))
 
 
-def test_socket_that_the_loop_has_given_up_is_noticed(folder: Path) -> None:
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
+def test_socket_that_the_loop_has_given_up_is_noticed(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     async def main() -> None:
-        doors = Listeners()
         bound = bind_unix(folder / "runtime.sock")
         doors.add(bound, Greeter)
         await doors.start()
         bound.socket.shutdown(socket.SHUT_RDWR)  # accept() now fails
-        deadline = time.monotonic() + DEADLINE_S
-        while doors.are_open and time.monotonic() < deadline:
+        while doors.are_open:  # noqa: ASYNC110 - there is no event: that is the point
             await asyncio.sleep(0)
-        assert not doors.are_open
-        doors.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+    run(main())
 
 
 # --- sockets from systemd -----------------------------------------------------------------------
@@ -624,13 +638,14 @@ def _passed(path: Path) -> tuple[socket.socket, BoundSocket]:
     return ours, adopt(ours.dup(), name="runtime")
 
 
-def test_adopted_socket_is_served_and_its_path_never_removed(folder: Path, run: Run) -> None:
+def test_adopted_socket_is_served_and_its_path_never_removed(
+    folder: Path, run: Run, doors: Listeners
+) -> None:
     path = folder / "runtime.sock"
 
     async def main() -> None:
         systemds, adopted = _passed(path)
         with systemds:
-            doors = Listeners()
             doors.add(adopted, Greeter)
             assert doors.addresses == [("runtime", str(path))]
             await doors.start()

@@ -1,0 +1,363 @@
+"""One client's connection: requests come from ``http``, answers leave in their order.
+
+Rules:
+
+* Answers leave in the order of the requests, whatever order they are ready in, and those that
+  become ready in one turn of the loop leave in one write.
+* While a client does not read, nothing more of it is read, run or written: what waits is bounded
+  by ``limits.pipeline_depth`` answers that were under way and ``OUTGOING_BYTES_MAX``.
+* Every way to end has a deadline: a client that reads nothing cannot keep its connection.
+
+Source: RFC 9112 section 9.
+"""
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from edge_runtime.access import Peer
+from edge_runtime.api.exchange import Buffers, Exchange
+from edge_runtime.api.http import Budget, Reception
+from edge_runtime.api.timeouts import NEVER, Timeouts
+from edge_runtime.config import Limits
+from edge_runtime.metrics import ServerStatistics
+
+LINGER_S: Final = 2.0  # after refusing a body: time for the peer to read our answer
+OUTGOING_BYTES_MAX: Final = 1_048_576  # gathered in one turn of the loop; then no more is run
+REFUSALS_AT_ONCE: Final = 64  # clients told that there are too many; more are cut without a word
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Door:
+    """What the connections of one listening socket have in common.
+
+    Args:
+        dispatch: Answers an exchange, now or later.
+        limits: What a caller may ask.
+        statistics: Counters of the daemon.
+        timeouts: Watches deadlines.
+    """
+
+    def __init__(
+        self,
+        dispatch: Callable[[Exchange], None],
+        limits: Limits,
+        statistics: ServerStatistics,
+        timeouts: Timeouts,
+    ) -> None:
+        self.dispatch = dispatch
+        self.limits = limits
+        self.statistics = statistics
+        self.timeouts = timeouts
+        self.budget = Budget()
+        self.connections: set[Connection] = set()
+        self._loop = asyncio.get_running_loop()
+        self._writing: list[Connection] = []
+        #: Set while there is no connection.
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def connection(self) -> "Connection":
+        """Make the protocol of a new connection."""
+        return Connection(self)
+
+    def write_later(self, connection: "Connection") -> None:
+        """Write a connection's answers at the end of this turn of the loop.
+
+        Answers that become ready in one turn leave together: writing each at once wakes a waiting
+        client every time, which costs more than a short model's run (measured: 5x at 32 clients).
+        """
+        if not self._writing:
+            self._loop.call_soon(self._write_all)
+        self._writing.append(connection)
+
+    def _write_all(self) -> None:
+        writing = self._writing
+        self._writing = []
+        for connection in writing:
+            connection.write_outgoing()
+
+    def drain(self) -> None:
+        """Close what is idle, and let everything else close after its last answer."""
+        for connection in list(self.connections):
+            connection.drain()
+
+    def abort(self) -> None:
+        """Cut every connection."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+def _peer(transport: asyncio.BaseTransport) -> Peer:
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family == socket.AF_UNIX:
+        return Peer.of_unix_socket(sock)
+    return Peer.of_tcp(transport.get_extra_info("peername"))
+
+
+class Connection(Reception):
+    """One client's connection.
+
+    Args:
+        door: Where it came in.
+    """
+
+    def __init__(self, door: Door) -> None:
+        super().__init__(door.limits, door.timeouts, door.budget)
+        self._door = door
+        self._transport: Any = None
+        self._queue: deque[Exchange] = deque()  # unanswered, in order
+        self._parked: deque[Exchange] = deque()  # the end of the queue: not dispatched yet
+        self._outgoing: Buffers = []
+        self._outgoing_bytes = 0
+        self._full = False  # nothing more is dispatched or written before something has left
+        self._write_paused = False
+        self._held = False  # reading is paused
+        self._flushing = False
+        self._draining = False
+        self._ends = False  # closes after what is going out
+        self._lingers = False
+
+    # -- the transport's side ------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start, or turn the client away when there are too many."""
+        self._transport = transport
+        door = self._door
+        statistics = door.statistics
+        statistics.connections_total += 1
+        statistics.connections_open += 1
+        door.connections.add(self)
+        door.empty.clear()
+        self.peer = _peer(transport)
+        excess = statistics.connections_open - self._limits.connections
+        if excess > 0:
+            statistics.connections_refused += 1
+            if excess > REFUSALS_AT_ONCE:  # every refusal holds a descriptor for a while
+                self.abort()
+            else:
+                self._refuse(503, f"{self._limits.connections} connections are open already")
+            return
+        self._set_deadline(self._limits.idle_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """Forget everything; what still waits for this client need not run."""
+        self._abandon()
+        self._ends = True
+        door = self._door
+        door.connections.discard(self)
+        door.timeouts.forget(self)
+        door.statistics.connections_open -= 1
+        if not door.connections:
+            door.empty.set()
+        self._cancel_queued()
+        self._queue.clear()
+        self._parked.clear()
+
+    def eof_received(self) -> bool:
+        """Cancel what has not started; a run that goes on may still be answered."""
+        if self._ends:
+            return bool(self._outgoing)
+        self._abandon()
+        self._cancel_queued()
+        if self._queue:
+            self._queue[-1].keep_alive = False
+        else:
+            self._end()
+        return not self._transport.is_closing()
+
+    def pause_writing(self) -> None:
+        """Stop reading while the client does not read."""
+        self._write_paused = self._full = True
+        self._hold()
+        self._set_answer_deadline()
+
+    def resume_writing(self) -> None:
+        """Go on where ``pause_writing`` stopped."""
+        self._write_paused = self._full = False
+        if not self._ends:  # else the deadline still counts: for the rest to leave
+            self.deadline = NEVER
+            self._pump()
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def _received(self, exchange: Exchange) -> None:
+        self._queue.append(exchange)
+        if self._full or len(self._queue) > self._limits.pipeline_depth:
+            self._parked.append(exchange)
+            self._hold()
+            return
+        self._door.dispatch(exchange)
+
+    def _refuse(self, status: int, message: str) -> None:
+        exchange = self._abandon() or Exchange(self)
+        exchange.keep_alive = False
+        exchange.lingers = True
+        self._queue.append(exchange)
+        exchange.error(status, message)
+
+    def _invite(self) -> None:
+        # Before an earlier answer the client would take the 100 for that one's.
+        if not self._queue:
+            self._expects = False
+            self._gather(_CONTINUE)
+
+    def _hold(self) -> None:
+        """Stop reading."""
+        self._held = True
+        self._transport.pause_reading()
+
+    def _take_more(self) -> None:
+        """Read again when there is room."""
+        if self._deaf or self._full or self._parked:
+            return
+        if len(self._queue) <= self._limits.pipeline_depth // 2:
+            self._held = False
+            self._transport.resume_reading()
+            if self._exchange is not None:
+                self._await_again()
+
+    def _cancel_queued(self) -> None:
+        for exchange in self._queue:
+            exchange.cancel()
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def answered(self, exchange: Exchange) -> None:
+        """Write every answer whose turn has come. ``exchange`` just got its own."""
+        statuses = self._door.statistics.responses
+        statuses[exchange.status] = statuses.get(exchange.status, 0) + 1
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._flushing:  # an inline answer inside the loop below: the loop goes on with it
+            return
+        self._flushing = True
+        queue = self._queue
+        parked = self._parked
+        try:
+            while queue and not self._full and not self._ends:
+                if queue[0].answer is not None:
+                    self._write(queue.popleft())
+                elif parked and len(queue) - len(parked) < self._limits.pipeline_depth:
+                    self._door.dispatch(parked.popleft())
+                else:
+                    break
+        finally:
+            self._flushing = False
+        if self._held:
+            self._take_more()
+        if not queue:
+            self._rest()
+
+    def _write(self, exchange: Exchange) -> None:
+        answer = exchange.answer
+        if isinstance(answer, bytes):
+            self._gather(answer)
+        elif answer is not None:
+            for part in answer:
+                self._gather(part)
+        if not exchange.keep_alive:
+            self._deaf = True
+            self._ends = True
+            self._lingers = exchange.lingers
+
+    def _gather(self, part: bytes | memoryview) -> None:
+        if not self._outgoing:
+            self._door.write_later(self)
+        self._outgoing.append(part)
+        self._outgoing_bytes = gathered = self._outgoing_bytes + len(part)
+        if gathered >= OUTGOING_BYTES_MAX:
+            self._full = True
+
+    def write_outgoing(self) -> None:
+        """Write what this turn of the loop gathered."""
+        outgoing = self._outgoing
+        self._outgoing = []
+        self._outgoing_bytes = 0
+        if self._transport.is_closing():
+            return
+        if len(outgoing) == 1:
+            self._transport.write(outgoing[0])
+        else:
+            self._transport.writelines(outgoing)
+        if self._ends:
+            self._leave()
+        elif self._full and not self._write_paused:
+            self._full = False
+            self._pump()
+
+    def _rest(self) -> None:
+        """Nothing is owed any more: wait for the next request, or leave."""
+        if self._deaf or self._full:
+            return
+        if self._exchange is not None:
+            if self._expects:
+                self._invite()
+        elif self._draining:
+            self._end()
+        else:
+            self.deadline = self._loop.time() + self._limits.idle_timeout_s
+            if self.deadline < self._timeouts.due:
+                self._timeouts.watch(self)
+
+    # -- time and end --------------------------------------------------------------------------
+
+    def timed_out(self) -> None:
+        """Act on the passed deadline."""
+        self.deadline = NEVER
+        if self._ends or self._write_paused:
+            self._transport.abort()
+        elif self._held:  # it is we who do not read; the clock starts again when we do
+            return
+        elif self._exchange is not None:
+            part = "body" if self._head_complete else "head"
+            self._refuse(408, f"the request's {part} took too long to arrive")
+        elif not self._queue:
+            self._end()
+
+    def drain(self) -> None:
+        """Close when idle, else after the last answer."""
+        self._draining = True
+        if not self._queue and self._exchange is None and not self._ends:
+            self._end()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this connection ends with its last answer."""
+        return self._draining and len(self._queue) == 1
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        self._ends = True
+        self._transport.abort()
+
+    def _end(self) -> None:
+        """Close, after what is going out."""
+        self._deaf = True
+        self._ends = True
+        if not self._outgoing:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Close; everything was given to the transport."""
+        grace_s = 0.0
+        if self._lingers:
+            self._transport.write_eof()
+            self._transport.resume_reading()  # closing on unread input would reset the answer away
+            grace_s = LINGER_S
+        else:
+            self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._set_answer_deadline(grace_s)
+        elif grace_s:
+            self._set_deadline(grace_s)
+
+    def _set_answer_deadline(self, grace_s: float = 0.0) -> None:
+        limits = self._limits
+        size = self._transport.get_write_buffer_size()
+        allowed_s = limits.answer_timeout_s + size / limits.body_rate_bytes_per_s
+        self._set_deadline(grace_s + allowed_s)

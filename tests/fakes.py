@@ -1,0 +1,138 @@
+"""Fakes of the lowest seam, the session, and of the loader above it.
+
+``test_session`` runs the same tests on the fake session and on a real one.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_runtime.catalog import LoadedVersion
+from edge_runtime.datatypes import BY_NAME
+from edge_runtime.manifest import Manifest, Variant
+from edge_runtime.repository import Bundle
+from edge_runtime.scheduling import RunCost
+from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
+
+WAIT_S = 10.0
+VARIANT = Variant("as-is", "model.onnx")
+Act = Callable[[], None]
+
+
+def _spec(name: str) -> TensorSpec:
+    return TensorSpec(name, BY_NAME["FP32"], (VARIABLE, 2), ("batch", None), ())
+
+
+TWO_INPUTS = Signature([_spec("a"), _spec("b")], [_spec("sum"), _spec("difference")])
+
+
+class FakeSession:
+    """What ``tests.models.two_inputs`` computes, without ONNX Runtime.
+
+    Attributes:
+        runs: The thread of each run so far.
+        closed: Set when the memory would have been freed.
+        before: Called at the start of each run, on its thread.
+    """
+
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+    def __init__(self, before: Act | None = None) -> None:
+        self.signature = TWO_INPUTS
+        self.runs: list[threading.Thread] = []
+        self.closed = threading.Event()
+        self.before = before
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, Array], /) -> list[Array]:
+        """Add and subtract."""
+        assert not self.closed.is_set(), "a closed session was run"
+        self.runs.append(threading.current_thread())
+        if self.before is not None:
+            self.before()
+        a, b = feeds["a"], feeds["b"]
+        outputs = {"sum": a + b, "difference": a - b}
+        return [outputs[name] for name in names]
+
+    def close(self) -> None:
+        """Note that the memory is free."""
+        self.closed.set()
+
+
+class Gate:
+    """Holds threads until it is opened; none waits for ever."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._arrivals = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        """Wait here."""
+        self._arrivals.release()
+        assert self._open.wait(WAIT_S), "nobody opened the gate"
+
+    def arrived(self) -> bool:
+        """Wait until one more thread is at the gate."""
+        return self._arrivals.acquire(timeout=WAIT_S)
+
+    def open(self) -> None:
+        """Let everybody through from now on."""
+        self._open.set()
+
+
+def known_cost(ns: float, rows: int = 1) -> RunCost:
+    """Give the cost of a model that was seen often enough to be known."""
+    cost = RunCost()
+    for _ in range(20):
+        cost.observe(rows, ns)
+    return cost
+
+
+def bundle(name: str, version: int, digest: str = "first") -> Bundle:
+    """Give a bundle that only the fake loader takes; its digest is its folder's name."""
+    return Bundle(Manifest(name=name, version=version, variants=(VARIANT,)), Path(digest))
+
+
+@dataclass
+class FakeLoader:
+    """Loads fake sessions.
+
+    Attributes:
+        signature: What the loaded versions take and give.
+        loaded: Everything loaded so far.
+        broken: Raised instead, by digest.
+        before: Called at the start of each load, on its thread.
+        session: Makes the session of each version.
+    """
+
+    signature: Signature = TWO_INPUTS
+    loaded: list[LoadedVersion] = field(default_factory=list)
+    broken: dict[str, Exception] = field(default_factory=dict)
+    before: Act | None = None
+    session: Callable[[], FakeSession] = FakeSession
+
+    def __call__(self, wanted: Bundle) -> LoadedVersion:
+        """Load."""
+        if self.before is not None:
+            self.before()
+        digest = wanted.directory.name
+        if digest in self.broken:
+            raise self.broken[digest]
+        manifest = wanted.manifest
+        version = LoadedVersion(
+            name=manifest.name,
+            version=str(manifest.version),
+            digest=digest,
+            manifest=manifest,
+            variant=VARIANT,
+            variant_reason="the only variant",
+            session=self.session(),
+            signature=self.signature,
+        )
+        self.loaded.append(version)
+        return version
+
+    def session_of(self, version: LoadedVersion) -> FakeSession:
+        """Give the fake behind a version."""
+        assert isinstance(version.session, FakeSession)
+        return version.session

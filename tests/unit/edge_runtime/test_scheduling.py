@@ -1,0 +1,348 @@
+"""When and where a run happens, on a real loop with fake sessions."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    InvalidTensorError,
+    ModelFailedError,
+    OverloadedError,
+    UnavailableError,
+)
+from edge_runtime.scheduling import Run, RunCost, Scheduler
+from tests.fakes import FakeSession, Gate, known_cost
+
+LIMIT_NS = 500_000
+QUEUE_DEPTH = 3
+FEEDS = {"a": np.ones((1, 2), "<f4"), "b": np.ones((1, 2), "<f4")}
+
+
+@dataclass
+class Request:
+    """A request whose client may leave."""
+
+    cancelled: bool = False
+
+
+class Bench:
+    """A scheduler with one thread, and what came out of it in order."""
+
+    def __init__(self) -> None:
+        self.scheduler = Scheduler(
+            asyncio.get_running_loop(),
+            threads=1,
+            inline_limit_ns=LIMIT_NS,
+            queue_depth=QUEUE_DEPTH,
+        )
+        self.finished: list[Run] = []
+        self._waiters: list[asyncio.Event] = []
+
+    def submit(
+        self,
+        session: FakeSession | None = None,
+        *,
+        cost: RunCost | None = None,
+        request: Request | None = None,
+        rows: int = 1,
+        **more: Any,  # noqa: ANN401 - whatever a run takes
+    ) -> Run:
+        """Submit a run."""
+        run = Run(
+            session=session or FakeSession(),
+            cost=cost or RunCost(),
+            names=["sum"],
+            feeds=FEEDS,
+            rows=rows,
+            request=request or Request(),
+            done=self._done,
+            received=perf_counter_ns(),
+            **more,
+        )
+        self.scheduler.submit(run)
+        return run
+
+    def _done(self, run: Run) -> None:
+        self.finished.append(run)
+        for waiter in self._waiters:
+            waiter.set()
+
+    async def until_finished(self, count: int) -> list[Run]:
+        """Wait until so many runs are done."""
+        changed = asyncio.Event()
+        self._waiters.append(changed)
+        while len(self.finished) < count:
+            changed.clear()
+            async with asyncio.timeout(10):
+                await changed.wait()
+        return self.finished
+
+
+@pytest_asyncio.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    made.scheduler.close()
+
+
+@pytest_asyncio.fixture
+async def gate(bench: Bench) -> AsyncIterator[Gate]:
+    """The only thread of the pool, held by a run that is under way."""
+    holding = Gate()
+    bench.submit(FakeSession(holding))
+    assert holding.arrived()
+    yield holding
+    holding.open()
+
+
+# -- where --------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_model_that_nobody_knows_runs_in_the_pool(bench: Bench) -> None:
+    session = FakeSession()
+    run = bench.submit(session)
+    assert bench.finished == []
+    await bench.until_finished(1)
+    assert session.runs[0].name.startswith("run")
+    assert run.outputs[0].tolist() == [[2.0, 2.0]]
+
+
+@pytest.mark.asyncio
+async def test_short_model_runs_at_once_on_the_thread_of_the_loop(bench: Bench) -> None:
+    session = FakeSession()
+    run = bench.submit(session, cost=known_cost(LIMIT_NS / 10))
+    assert bench.finished == [run]
+    assert session.runs == [threading.current_thread()]
+
+
+@pytest.mark.asyncio
+async def test_long_model_never_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
+    session = FakeSession()
+    bench.submit(session, cost=known_cost(LIMIT_NS * 2))
+    await bench.until_finished(1)
+    assert threading.current_thread() not in session.runs
+
+
+@pytest.mark.asyncio
+async def test_short_model_comes_to_the_loop_after_a_few_runs(bench: Bench) -> None:
+    session, cost = FakeSession(), RunCost()
+    for count in range(1, 200):
+        bench.submit(session, cost=cost)
+        await bench.until_finished(count)
+        if session.runs[-1] is threading.current_thread():
+            break
+    assert session.runs[-1] is threading.current_thread()
+    assert threading.current_thread() not in session.runs[:3]
+
+
+@pytest.mark.asyncio
+async def test_many_rows_go_to_the_pool_where_few_do_not(bench: Bench) -> None:
+    cost = known_cost(LIMIT_NS / 10)
+    session = FakeSession()
+    bench.submit(session, cost=cost)
+    bench.submit(session, cost=cost, rows=100)
+    await bench.until_finished(2)
+    assert session.runs[0] is threading.current_thread()
+    assert session.runs[1] is not threading.current_thread()
+
+
+@pytest.mark.usefixtures("gate")
+@pytest.mark.asyncio
+async def test_short_model_does_not_wait_behind_long_ones(bench: Bench) -> None:
+    bench.submit()
+    short = bench.submit(cost=known_cost(1000))
+    assert bench.finished == [short]
+    assert (bench.scheduler.running, bench.scheduler.waiting) == (1, 1)
+
+
+# -- when ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_stated_priority_comes_before_the_default(bench: Bench, gate: Gate) -> None:
+    default = bench.submit()
+    low = bench.submit(priority=7)
+    high = bench.submit(priority=1)
+    gate.open()
+    finished = await bench.until_finished(4)
+    assert finished[1:] == [high, low, default]
+
+
+@pytest.mark.asyncio
+async def test_runs_of_one_priority_keep_their_order(bench: Bench, gate: Gate) -> None:
+    runs = [bench.submit(priority=2) for _ in range(QUEUE_DEPTH)]
+    gate.open()
+    assert (await bench.until_finished(4))[1:] == runs
+
+
+@pytest.mark.asyncio
+async def test_queue_is_bounded_and_says_when_to_come_back(bench: Bench, gate: Gate) -> None:
+    waiting = [bench.submit() for _ in range(QUEUE_DEPTH)]
+    refused = bench.submit(priority=1)
+    assert bench.finished == [refused]
+    assert isinstance(refused.error, OverloadedError)
+    assert refused.error.retry_after_s == 1
+    gate.open()
+    finished = await bench.until_finished(2 + QUEUE_DEPTH)
+    assert finished[2:] == waiting
+    assert all(run.error is None for run in waiting)
+
+
+@pytest.mark.asyncio
+async def test_run_past_its_deadline_is_dropped_before_it_costs_a_run(
+    bench: Bench, gate: Gate
+) -> None:
+    session = FakeSession()
+    late = bench.submit(session, deadline_ns=perf_counter_ns())
+    in_time = bench.submit(session, deadline_ns=perf_counter_ns() + 10**11)
+    gate.open()
+    await bench.until_finished(3)
+    assert isinstance(late.error, DeadlineExceededError)
+    assert in_time.error is None
+    assert len(session.runs) == 1
+
+
+@pytest.mark.asyncio
+async def test_run_of_a_client_that_left_is_dropped_before_it_costs_a_run(
+    bench: Bench, gate: Gate
+) -> None:
+    session, request = FakeSession(), Request()
+    gone = bench.submit(session, request=request)
+    stays = bench.submit(session)
+    request.cancelled = True
+    gate.open()
+    await bench.until_finished(3)
+    assert isinstance(gone.error, UnavailableError)
+    assert stays.error is None
+    assert len(session.runs) == 1
+
+
+@pytest.mark.asyncio
+async def test_times_of_a_run_are_in_order(bench: Bench, gate: Gate) -> None:
+    run = bench.submit()
+    gate.open()
+    await bench.until_finished(2)
+    assert run.received <= run.queued <= run.started <= run.ended
+
+
+# -- failures -----------------------------------------------------------------------------------
+
+
+def failing(error: Exception) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+@pytest.mark.parametrize("cost", [RunCost, lambda: known_cost(1000)], ids=["pool", "loop"])
+@pytest.mark.parametrize(
+    ("raised", "answered"),
+    [(InvalidTensorError("why"), InvalidTensorError), (MemoryError(), ModelFailedError)],
+)
+@pytest.mark.asyncio
+async def test_failed_run_is_told_and_the_next_one_is_run(
+    bench: Bench,
+    cost: Callable[[], RunCost],
+    raised: Exception,
+    answered: type[Exception],
+) -> None:
+    failed = bench.submit(FakeSession(failing(raised)), cost=cost())
+    await bench.until_finished(1)
+    assert type(failed.error) is answered
+    good = bench.submit(cost=cost())
+    await bench.until_finished(2)
+    assert good.error is None
+    assert bench.scheduler.running == 0
+
+
+@pytest.mark.asyncio
+async def test_failed_run_teaches_nothing(bench: Bench) -> None:
+    cost = RunCost()
+    bench.submit(FakeSession(failing(InvalidTensorError("why"))), cost=cost)
+    await bench.until_finished(1)
+    assert cost.seen == 0
+
+
+@pytest.mark.asyncio
+async def test_close_fails_what_waits_and_finishes_what_runs(bench: Bench, gate: Gate) -> None:
+    waiting = bench.submit()
+    gate.open()
+    bench.scheduler.close()
+    assert isinstance(waiting.error, UnavailableError)
+    finished = await bench.until_finished(2)
+    assert finished[1].error is None
+
+
+# -- what a run costs ---------------------------------------------------------------------------
+
+costs = st.floats(1e3, 1e7)
+
+
+@given(costs, costs, st.lists(st.integers(1, 64), min_size=30, max_size=60))
+def test_cost_of_a_run_is_learned_as_a_line(a: float, b: float, sizes: list[int]) -> None:
+    cost = RunCost()
+    sizes += [1, 64] * 20  # both ends lately
+    for rows in sizes:
+        cost.observe(rows, a + b * rows)
+    for rows in (1, 64):
+        assert cost.estimate_ns(rows) == pytest.approx(a + b * rows, rel=1.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 2**50)), max_size=60))
+def test_estimate_is_never_negative_or_undefined(seen: list[tuple[int, int]]) -> None:
+    cost = RunCost()
+    for rows, ns in seen:
+        cost.observe(rows, ns)
+    for rows in (0, 1, 1024):
+        assert 0 <= cost.estimate_ns(rows) < float("inf")
+
+
+def test_first_runs_warm_the_model_up_and_do_not_count() -> None:
+    cost = RunCost()
+    for _ in range(2):
+        cost.observe(1, 10**9)
+        assert not cost.known
+    cost.observe(1, 1000)
+    assert cost.known
+    assert cost.estimate_ns(1) == pytest.approx(1000)
+
+
+def test_one_outlier_does_not_banish_a_fast_model() -> None:
+    cost = known_cost(LIMIT_NS / 10)
+    cost.observe(1, 10**10)
+    assert cost.estimate_ns(1) < LIMIT_NS
+
+
+def test_model_that_became_slow_goes_to_the_pool_within_a_few_runs() -> None:
+    cost = known_cost(LIMIT_NS / 10)
+    runs = 0
+    while cost.estimate_ns(1) < LIMIT_NS:
+        cost.observe(1, 10 * LIMIT_NS)
+        runs += 1
+    assert runs <= 16
+
+
+def test_model_that_became_fast_comes_back() -> None:
+    cost = known_cost(10 * LIMIT_NS)
+    runs = 0
+    while cost.estimate_ns(1) >= LIMIT_NS:
+        cost.observe(1, LIMIT_NS / 10)
+        runs += 1
+    assert runs <= 100
+
+
+def test_one_size_alone_is_taken_as_proportional() -> None:
+    cost = known_cost(1000, rows=4)
+    assert cost.estimate_ns(400) == pytest.approx(100_000)
