@@ -20,14 +20,19 @@ def save(
     inputs: Sequence[onnx.ValueInfoProto],
     outputs: Sequence[onnx.ValueInfoProto],
     initializers: Sequence[onnx.TensorProto] = (),
+    *,
+    note: str = "",
 ) -> Path:
-    """Write a model made of these parts."""
+    """Write a model made of these parts, in one step; a note changes its digest only."""
     graph = helper.make_graph(nodes, "test", inputs, outputs, initializers)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
     )
+    model.doc_string = note
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
+    written = path.with_name(f".{path.name}.new")
+    written.write_bytes(model.SerializeToString())
+    written.replace(path)
     return path
 
 
@@ -42,11 +47,12 @@ def identity(path: Path, datatype: str = "FP32", shape: Shape = ("batch", 2)) ->
     return save(path, [node], [value("x", datatype, shape)], [value("y", datatype, shape)])
 
 
-def add_constant(path: Path, constant: float, shape: Shape = ("batch", 2)) -> Path:
+def add_constant(path: Path, constant: float, shape: Shape = ("batch", 2), note: str = "") -> Path:
     """``y = x + constant``: versions that can be told apart by their answers."""
     tensor = helper.make_tensor("c", TensorProto.FLOAT, [1], [constant])
     node = helper.make_node("Add", ["x", "c"], ["y"])
-    return save(path, [node], [value("x", shape=shape)], [value("y", shape=shape)], [tensor])
+    inputs, outputs = [value("x", shape=shape)], [value("y", shape=shape)]
+    return save(path, [node], inputs, outputs, [tensor], note=note)
 
 
 def two_inputs(path: Path) -> Path:

@@ -105,6 +105,22 @@ class Connection(Reception):
         door: Where it came in.
     """
 
+    __slots__ = (
+        "_door",
+        "_draining",
+        "_ends",
+        "_flushing",
+        "_full",
+        "_held",
+        "_lingers",
+        "_outgoing",
+        "_outgoing_bytes",
+        "_parked",
+        "_queue",
+        "_transport",
+        "_write_paused",
+    )
+
     def __init__(self, door: Door) -> None:
         super().__init__(door.limits, door.timeouts, door.budget)
         self._door = door
@@ -203,7 +219,9 @@ class Connection(Reception):
         # Before an earlier answer the client would take the 100 for that one's.
         if not self._queue:
             self._expects = False
-            self._gather(_CONTINUE)
+            if not self._outgoing:
+                self._door.write_later(self)
+            self._outgoing.append(_CONTINUE)
 
     def _hold(self) -> None:
         """Stop reading."""
@@ -255,23 +273,20 @@ class Connection(Reception):
 
     def _write(self, exchange: Exchange) -> None:
         answer = exchange.answer
+        if not self._outgoing:
+            self._door.write_later(self)
         if isinstance(answer, bytes):
-            self._gather(answer)
+            self._outgoing.append(answer)
+            self._outgoing_bytes += len(answer)
         elif answer is not None:
-            for part in answer:
-                self._gather(part)
+            self._outgoing += answer
+            self._outgoing_bytes += sum(map(len, answer))
+        if self._outgoing_bytes >= OUTGOING_BYTES_MAX:
+            self._full = True
         if not exchange.keep_alive:
             self._deaf = True
             self._ends = True
             self._lingers = exchange.lingers
-
-    def _gather(self, part: bytes | memoryview) -> None:
-        if not self._outgoing:
-            self._door.write_later(self)
-        self._outgoing.append(part)
-        self._outgoing_bytes = gathered = self._outgoing_bytes + len(part)
-        if gathered >= OUTGOING_BYTES_MAX:
-            self._full = True
 
     def write_outgoing(self) -> None:
         """Write what this turn of the loop gathered."""

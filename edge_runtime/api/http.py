@@ -59,6 +59,31 @@ class Reception(asyncio.BufferedProtocol):
         peer: Who is on the other side.
     """
 
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_body_parts",
+        "_body_started",
+        "_budget",
+        "_chunks",
+        "_content_length",
+        "_deaf",
+        "_exchange",
+        "_expects",
+        "_head_bytes",
+        "_head_complete",
+        "_head_is_new",
+        "_headers",
+        "_limits",
+        "_loop",
+        "_parser",
+        "_reserved",
+        "_timeouts",
+        "_wire_bytes",
+        "deadline",
+        "peer",
+    )
+
     def __init__(self, limits: Limits, timeouts: Timeouts, budget: Budget) -> None:
         self.deadline = NEVER
         self.peer = Peer(None, None, None, "")
@@ -135,7 +160,9 @@ class Reception(asyncio.BufferedProtocol):
     # -- the parser's side ---------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Start a request."""
+        """Start a request; without one, every other part is thrown away."""
+        if self._deaf:
+            return
         exchange = self._exchange = Exchange(self)
         exchange.target = b""
         self._head_complete = False
@@ -152,7 +179,7 @@ class Reception(asyncio.BufferedProtocol):
     def on_url(self, url: bytes) -> None:
         """Take the request target, or a piece of it."""
         exchange = self._exchange
-        if exchange is None or self._deaf:
+        if exchange is None:
             return
         exchange.target += url
         self._head_bytes += len(url)
@@ -172,7 +199,7 @@ class Reception(asyncio.BufferedProtocol):
     def on_headers_complete(self) -> None:
         """Decide on the head alone whether the request is acceptable."""
         exchange = self._exchange
-        if exchange is None or self._deaf:
+        if exchange is None:
             return
         self._head_complete = True
         parser = self._parser
@@ -191,7 +218,7 @@ class Reception(asyncio.BufferedProtocol):
 
     def _repeated(self, key: bytes, value: bytes) -> None:
         """Take a header that was there already (or a trailer of its name)."""
-        if self._head_complete or self._deaf:
+        if self._head_complete or self._exchange is None:
             return
         if key == _HOST:
             self._refuse(400, "the Host header is there twice")
@@ -228,7 +255,7 @@ class Reception(asyncio.BufferedProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
-        if self._deaf or self._exchange is None:
+        if self._exchange is None:
             return
         self._body_bytes += len(body)
         self._body_parts.append(body)
@@ -240,14 +267,14 @@ class Reception(asyncio.BufferedProtocol):
     def on_chunk_header(self) -> None:
         """Count a chunk; the empty one that ends a body is called too."""
         self._chunks += 1
-        if self._chunks > self._limits.chunks + 1 and not self._deaf:
+        if self._chunks > self._limits.chunks + 1 and self._exchange is not None:
             self._refuse(
                 413, f"the body has more than {self._limits.chunks} chunks (limits.chunks)"
             )
 
     def on_message_complete(self) -> None:
         """Hand the request over."""
-        if self._deaf or self._exchange is None:
+        if self._exchange is None:
             return
         parts = self._body_parts
         self._complete(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -267,7 +294,7 @@ class Reception(asyncio.BufferedProtocol):
             except httptools.HttpParserError as error:
                 self._unreadable(error)
             break
-        if self._exchange is not None and not self._deaf:
+        if self._exchange is not None:
             self._await_rest(len(data))
 
     def _unreadable(self, error: httptools.HttpParserError) -> None:

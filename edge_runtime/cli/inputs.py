@@ -17,6 +17,7 @@ from edge_runtime.tensors import VARIABLE, Array, Tensor
 
 SEED: Final = 0
 _TEXT_KINDS: Final = "SU"
+_JSON_KINDS: Final[dict[str, set[type]]] = {"str": {str}, "bool": {bool}, "int": {int}}
 
 
 def read_inputs(arguments: Sequence[str], model: ModelMetadata) -> dict[str, Tensor]:
@@ -189,7 +190,7 @@ def _flattened(name: str, nested: Any) -> tuple[list[Any], list[int]]:  # noqa: 
 def _check_kind(spec: TensorMetadata, datatype: Datatype, values: list[Any]) -> None:
     """Refuse what Python would quietly convert: true is no number, and "no" is not true."""
     kinds = {type(value) for value in values}
-    wanted = {"str": {str}, "bool": {bool}, "int": {int}}.get(datatype.json, {int, float})
+    wanted = _JSON_KINDS.get(datatype.json, {int, float})
     if not kinds <= wanted:
         found = ", ".join(sorted(kind.__name__ for kind in kinds - wanted))
         raise InvalidTensorError(

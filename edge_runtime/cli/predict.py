@@ -122,7 +122,13 @@ def _print_values(array: Array, datatype: Datatype) -> None:
         wide = array.view(np.uint16).astype(np.uint32) << 16
         array = wide.view(np.float32)
     text = np.array2string(
-        array, threshold=WHOLE_ELEMENTS_MAX, edgeitems=3, max_line_width=100, separator=", "
+        array,
+        threshold=WHOLE_ELEMENTS_MAX,
+        edgeitems=3,
+        max_line_width=100,
+        precision=6,
+        suppress_small=True,
+        separator=", ",
     )
     print("\n".join(f"  {line}" for line in text.splitlines()))
     if array.size > WHOLE_ELEMENTS_MAX and array.dtype.kind in "fiu":

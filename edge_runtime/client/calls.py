@@ -1,5 +1,6 @@
 """Every call of the API as data: what to send, and how to read the answer. No I/O."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -198,8 +199,8 @@ def prediction(answer: Answer) -> Prediction:
     """
     try:
         message, tensors = decode_response(answer.body, answer.json_length)
-    except RequestError as error:
-        raise ProtocolError(f"the server's answer cannot be read: {error.message}") from error
+    except (RequestError, ValueError) as error:  # ValueError: more axes than numpy has
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
     outputs = {}
     datatypes = {}
     for output, tensor in zip(message.outputs, tensors, strict=True):
@@ -284,7 +285,9 @@ def _quoted(name: str) -> str:
 def _microseconds(timeout_s: float | None) -> int:
     if timeout_s is None:
         return 0
-    if not timeout_s > 0:
-        raise InvalidRequestError(f"server_timeout_s must be above 0: {timeout_s}")
+    if not 0 < timeout_s < math.inf:
+        raise InvalidRequestError(
+            f"server_timeout_s must be above 0, or None for none: {timeout_s}"
+        )
     # Zero would mean no timeout at all.
     return max(1, round(timeout_s * _US_PER_S))

@@ -21,6 +21,7 @@ READ_BUFFER_BYTES: Final = 65_536
 RESPONSE_BYTES_MAX: Final = 268_435_456  # four times what the daemon accepts as a request
 RESPONSE_HEAD_BYTES_MAX: Final = 65_536
 _JOIN_BELOW_BYTES: Final = 65_536  # a copy this size costs less than a second buffer
+_DIGITS_MAX: Final = 18
 _SWITCHING: Final = 101
 _FIRST_FINAL_STATUS: Final = 200  # below: interim answers, and another one follows
 
@@ -187,13 +188,15 @@ class AnswerReader:
             aligned = receive_buffer(len(body), json_length)
             aligned[:] = body
             body = aligned
-        retry = self._headers.get(b"retry-after", b"")
-        retry_after_s = int(retry) if retry.isdigit() else None  # a date needs a clock that is set
-        self.answer = Answer(self._status, body, json_length, retry_after_s)
+        # Retry-After may be a date too, but that needs a clock that is set.
+        self.answer = Answer(self._status, body, json_length, self._number(b"retry-after"))
 
     def _json_length(self) -> int | None:
-        length = self._headers.get(b"inference-header-content-length", b"")
-        return int(length) if length.isdigit() else None
+        return self._number(b"inference-header-content-length")
+
+    def _number(self, header: bytes) -> int | None:
+        digits = self._headers.get(header, b"")
+        return int(digits) if digits.isdigit() and len(digits) <= _DIGITS_MAX else None
 
     # -- the parser's side ---------------------------------------------------------------------
 
