@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,11 +25,41 @@ def facts() -> dict[str, str]:
         "CPU": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}",
         "Instructions": ", ".join(_instructions()) or "none of note",
         "Memory": f"{memory_gb:.0f} GB",
-        "Load average before": f"{os.getloadavg()[0]:.2f}",
         "Python": platform.python_version(),
         "Ours": ", ".join(f"{name} {version(name)}" for name in ("edge-runtime", *_PACKAGES)),
         "Peer": ", ".join(f"{name} {version(name)}" for name in _PEER_PACKAGES),
     }
+
+
+class Strangers:
+    """Tells how much of the machine others took while the benchmark ran."""
+
+    def __init__(self) -> None:
+        """Begin to look."""
+        self._began_s = time.monotonic()
+        self._busy_s = _busy_s()
+        self._own_s = _own_s()
+
+    def share(self) -> float:
+        """Give the share of all cores that others took since, 0 to 1.
+
+        Only children that have ended count as the benchmark's own.
+        """
+        elapsed_s = time.monotonic() - self._began_s
+        others_s = (_busy_s() - self._busy_s) - (_own_s() - self._own_s)
+        return max(0.0, others_s / (elapsed_s * (os.cpu_count() or 1)))
+
+
+def _busy_s() -> float:
+    """Read the time that all cores were not idle, in seconds."""
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
+
+
+def _own_s() -> float:
+    """Read the CPU time of this process and its ended children, in seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _cpu() -> str:

@@ -23,6 +23,9 @@ from benchmarks.workload import WrongAnswerError
 CACHE: Final = ROOT / "build" / "benchmarks"
 PAGE: Final = ROOT / "docs" / "performance.md"
 
+_STRANGERS_LIMIT: Final = 0.1
+"""Share of all cores: when other programs take more, the page says so."""
+
 _EXIT_FAILED: Final = 1
 _EXIT_USAGE: Final = 4
 _EXIT_INTERRUPTED: Final = 130
@@ -47,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EXIT_USAGE
     signal.signal(signal.SIGTERM, _terminated)
     facts = machine.facts()
+    strangers = machine.Strangers()
     try:
         everything = [name for name in ROWS if not (options.quick and name == "resnet50")]
         outcome = _measure(QUICK if options.quick else Plan(), options.only or everything)
@@ -56,6 +60,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; every server was stopped", file=sys.stderr)
         return _EXIT_INTERRUPTED
+    share = strangers.share()
+    facts["CPU time taken by others meanwhile"] = f"{share:.0%} of all cores"
+    if share > _STRANGERS_LIMIT:
+        outcome.notes.append(
+            f"Others took {share:.0%} of all cores while this ran: measure again before quoting it."
+        )
     date = f"{datetime.now(tz=UTC):%Y-%m-%d}"
     print(report.tables(outcome))
     text = report.to_json(outcome, facts, date)

@@ -61,7 +61,7 @@ class BoundSocket:
 
     @property
     def is_open(self) -> bool:
-        """Whether the socket is still there; an event loop closes it on an error of its own."""
+        """Whether the socket is still there; an event loop's server closes it with itself."""
         return self.socket.fileno() != -1
 
     def has_waiting(self) -> bool:
@@ -181,9 +181,7 @@ def adopt(sock: socket.socket, *, name: str) -> BoundSocket:
     Raises:
         SocketError: The socket is of the wrong kind, does not listen, or lets too many in.
     """
-    bound = BoundSocket(sock, passed_address(sock, name), adopted=True)
-    sock.settimeout(0)
-    return bound
+    return BoundSocket(sock, passed_address(sock, name), adopted=True)
 
 
 class _ServedDoor:
@@ -248,7 +246,7 @@ class Listeners:
 
     @property
     def are_open(self) -> bool:
-        """Whether every socket is still there: uvloop silently closes one that fails to accept."""
+        """Whether every socket is still there; without it nobody can connect any more."""
         return all(door.bound.is_open for door in self._doors)
 
     def add(self, bound: BoundSocket, protocol_factory: ProtocolFactory) -> None:

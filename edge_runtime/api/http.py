@@ -260,17 +260,15 @@ class Reception(asyncio.BufferedProtocol):
         self._body_bytes += len(body)
         self._body_parts.append(body)
         if self._content_length < 0 and self._body_bytes > self._limits.body_bytes:
-            self._refuse(
-                413, f"the body is larger than {self._limits.body_bytes} bytes (limits.body_bytes)"
-            )
+            limit = self._limits.body_bytes
+            self._refuse(413, f"the body is larger than {limit} bytes (limits.body_bytes)")
 
     def on_chunk_header(self) -> None:
         """Count a chunk; the empty one that ends a body is called too."""
         self._chunks += 1
         if self._chunks > self._limits.chunks + 1 and self._exchange is not None:
-            self._refuse(
-                413, f"the body has more than {self._limits.chunks} chunks (limits.chunks)"
-            )
+            limit = self._limits.chunks
+            self._refuse(413, f"the body has more than {limit} chunks (limits.chunks)")
 
     def on_message_complete(self) -> None:
         """Hand the request over."""
@@ -344,7 +342,7 @@ class Reception(asyncio.BufferedProtocol):
             self._body[: len(received)] = received
 
     def _await_again(self) -> None:
-        """Start the clock of a request that is partly here anew: we had stopped reading."""
+        """Start the clock of a partial request anew: we had stopped reading."""
         if self._head_complete:
             self._body_started = self._loop.time()
             self._set_body_deadline()

@@ -174,8 +174,8 @@ def _add_bench(commands: _Commands) -> None:
         "  edge-runtime bench digits --duration 10 --concurrency 4\n"
         "  edge-runtime bench digits --input image=@image.npy --requests 5000 --json\n\n"
         "Without --input the inputs are random, the same in every run, and varying axes have\n"
-        "size 1. Times are from a request's first byte to its answer's last, with the work of this\n"
-        "client, which shares the CPUs with the daemon. Ctrl-C prints what was measured so far\n"
+        "size 1. Times go from a request's first byte to its answer's last, this client's work\n"
+        "included, which shares the CPUs with the daemon. Ctrl-C prints what was measured so far\n"
         "and exits with 130. The exit code is 1 if a request failed.",
     )
     parser.add_argument("name", metavar="NAME", help="name of the model")

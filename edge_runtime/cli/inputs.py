@@ -99,11 +99,11 @@ def _read(name: str, place: str) -> Array:
     if colon and before.endswith(".npz"):
         file, key = before, after
     try:
-        # Pickles run code; nothing here needs them.
-        loaded: Any = np.load(Path(file), allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        with Path(file).open("rb") as stream:  # numpy leaves a broken file open
+            # Pickles run code; nothing here needs them.
+            loaded: Any = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             keys = list(loaded)
             if not key and len(keys) == 1:
                 key = keys[0]

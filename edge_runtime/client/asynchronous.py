@@ -293,9 +293,7 @@ class _Connection:
         if self._socket is not None:
             try:
                 await self._send(self._socket, buffers)
-            except ConnectionError:
-                if self.sent:
-                    raise
+            except ConnectionError:  # nothing was sent
                 self.close()
             else:
                 return await self._receive(self._socket)

@@ -55,9 +55,7 @@ class Connection:
             if self._socket is not None:
                 try:
                     self._send(self._socket, buffers, deadline)
-                except ConnectionError:
-                    if self._sent:
-                        raise
+                except ConnectionError:  # nothing was sent
                     self.close()
                 else:
                     return self._receive(self._socket, deadline)

@@ -1,6 +1,7 @@
 """What may be a door, and who is calling."""
 
 import asyncio
+import contextlib
 import grp
 import os
 import shutil
@@ -15,6 +16,7 @@ import uvloop
 
 from edge_runtime.access import PATH_BYTES, Peer, TcpAddress, UnixAddress, passed_address
 from edge_runtime.errors import ConfigError, SocketError
+from edge_runtime.listeners import bind_tcp
 
 
 @pytest.fixture
@@ -72,6 +74,41 @@ def test_address_beyond_loopback_is_refused_with_the_reason(host: str) -> None:
 def test_text_that_is_not_host_and_port_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match=r"write 127\.0\.0\.1:8000"):
         TcpAddress.parse(text)
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "localhost:0", "[::1]:0"])
+def test_port_zero_takes_a_free_port_and_says_which(listen: str) -> None:
+    if listen.startswith("[") and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("this machine has no IPv6")
+    with contextlib.closing(bind_tcp(listen)) as bound:
+        assert isinstance(bound.address, TcpAddress)
+        assert bound.address.port == bound.socket.getsockname()[1] > 0
+        with socket.create_connection((bound.address.host, bound.address.port)):
+            assert bound.has_waiting()
+
+
+def test_address_beyond_loopback_is_not_bound() -> None:
+    with pytest.raises(SocketError, match="no access control"):
+        bind_tcp("0.0.0.0:0")
+    with pytest.raises(ConfigError):
+        bind_tcp("8000")
+
+
+def test_port_in_use_is_a_socket_error() -> None:
+    with (
+        contextlib.closing(bind_tcp("127.0.0.1:0")) as bound,
+        pytest.raises(SocketError, match="in use; stop what uses it, or choose another port"),
+    ):
+        bind_tcp(str(bound.address))
+
+
+def test_port_can_be_bound_again_while_old_connections_linger() -> None:
+    first = bind_tcp("127.0.0.1:0")
+    with socket.create_connection(first.socket.getsockname()) as client:
+        first.socket.accept()[0].close()  # who closes first keeps the port in TIME_WAIT
+        assert client.recv(1) == b""
+    first.close()
+    bind_tcp(str(first.address)).close()
 
 
 def test_addresses_print_as_other_programs_take_them() -> None:

@@ -1,6 +1,7 @@
 """The catalog under any order of loads, failures, requests and unloads."""
 
 import asyncio
+import gc
 from typing import Any
 
 from hypothesis import settings
@@ -21,6 +22,7 @@ class CatalogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        gc.freeze()  # as the daemon does: each unload collects garbage
         self.loop = asyncio.new_event_loop()
         self.loader = FakeLoader(broken={BROKEN: ManifestError("broken")})
         self.catalog = Catalog(self.loader)
@@ -32,6 +34,13 @@ class CatalogMachine(RuleBasedStateMachine):
         for _ in range(12):  # loads and disposals of one change follow each other on one thread
             await self.catalog.off_loop(lambda: None)
             await asyncio.sleep(0)
+
+    async def _results(self) -> list[BaseException | None]:
+        return await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    async def _release(self, leased: LoadedVersion) -> None:
+        self.catalog.release(leased)
+        await self._settle()
 
     def _start(self, change: Any) -> None:  # noqa: ANN401 - a coroutine
         self.tasks.append(self.loop.create_task(change))
@@ -75,8 +84,7 @@ class CatalogMachine(RuleBasedStateMachine):
         """End a request."""
         if self.leases:
             index = data.draw(st.integers(0, len(self.leases) - 1))
-            self.catalog.release(self.leases.pop(index))
-            self.loop.run_until_complete(self._settle())
+            self.loop.run_until_complete(self._release(self.leases.pop(index)))
 
     @invariant()
     def what_answers_is_what_was_asked_for(self) -> None:
@@ -108,12 +116,12 @@ class CatalogMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """End every request: then every change ends, and nothing is held."""
         for leased in self.leases:
-            self.catalog.release(leased)
-        done = asyncio.gather(*self.tasks, return_exceptions=True)
-        for result in self.loop.run_until_complete(done) if self.tasks else ():
+            self.loop.run_until_complete(self._release(leased))
+        for result in self.loop.run_until_complete(self._results()):
             assert result is None or isinstance(result, EdgeRuntimeError)
         self.loop.run_until_complete(self.catalog.close())
         self.loop.close()
+        gc.unfreeze()
         for version in self.loader.loaded:
             assert self.loader.session_of(version).closed.is_set()
 

@@ -119,10 +119,10 @@ async def test_model_that_nobody_knows_runs_in_the_pool(bench: Bench) -> None:
 
 
 @pytest.mark.asyncio
-async def test_short_model_runs_at_once_on_the_thread_of_the_loop(bench: Bench) -> None:
+async def test_short_model_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
     session = FakeSession()
     run = bench.submit(session, cost=known_cost(LIMIT_NS / 10))
-    assert bench.finished == [run]
+    assert await bench.until_finished(1) == [run]
     assert session.runs == [threading.current_thread()]
 
 
@@ -153,8 +153,8 @@ async def test_many_rows_go_to_the_pool_where_few_do_not(bench: Bench) -> None:
     bench.submit(session, cost=cost)
     bench.submit(session, cost=cost, rows=100)
     await bench.until_finished(2)
-    assert session.runs[0] is threading.current_thread()
-    assert session.runs[1] is not threading.current_thread()
+    own = [thread is threading.current_thread() for thread in session.runs]
+    assert sorted(own) == [False, True]
 
 
 @pytest.mark.usefixtures("gate")
@@ -162,7 +162,7 @@ async def test_many_rows_go_to_the_pool_where_few_do_not(bench: Bench) -> None:
 async def test_short_model_does_not_wait_behind_long_ones(bench: Bench) -> None:
     bench.submit()
     short = bench.submit(cost=known_cost(1000))
-    assert bench.finished == [short]
+    assert await bench.until_finished(1) == [short]
     assert (bench.scheduler.running, bench.scheduler.waiting) == (1, 1)
 
 
@@ -229,6 +229,37 @@ async def test_run_of_a_client_that_left_is_dropped_before_it_costs_a_run(
 
 
 @pytest.mark.asyncio
+async def test_short_run_that_is_too_late_or_unwanted_is_dropped(bench: Bench) -> None:
+    session, gone = FakeSession(), Request()
+    late = bench.submit(session, cost=known_cost(1000), deadline_ns=perf_counter_ns())
+    unwanted = bench.submit(session, cost=known_cost(1000), request=gone)
+    gone.cancelled = True
+    wanted = bench.submit(session, cost=known_cost(1000))
+    await bench.until_finished(3)
+    assert isinstance(late.error, DeadlineExceededError)
+    assert isinstance(unwanted.error, UnavailableError)
+    assert wanted.error is None
+    assert len(session.runs) == 1
+
+
+@pytest.mark.asyncio
+async def test_many_short_runs_let_the_loop_do_other_things_in_between(bench: Bench) -> None:
+    def spin() -> None:
+        until = perf_counter_ns() + 2 * LIMIT_NS
+        while perf_counter_ns() < until:
+            pass
+
+    count = 20
+    runs = [bench.submit(FakeSession(spin), cost=known_cost(1000)) for _ in range(count)]
+    seen: list[int] = []
+    while not seen or seen[-1] < count:
+        await asyncio.sleep(0)
+        seen.append(len(bench.finished))
+    assert len(set(seen)) > 3
+    assert bench.finished == runs
+
+
+@pytest.mark.asyncio
 async def test_times_of_a_run_are_in_order(bench: Bench, gate: Gate) -> None:
     run = bench.submit()
     gate.open()
@@ -277,12 +308,12 @@ async def test_failed_run_teaches_nothing(bench: Bench) -> None:
 
 @pytest.mark.asyncio
 async def test_close_fails_what_waits_and_finishes_what_runs(bench: Bench, gate: Gate) -> None:
-    waiting = bench.submit()
+    waiting = [bench.submit(cost=cost) for cost in (known_cost(1000), known_cost(LIMIT_NS * 2))]
     gate.open()
     bench.scheduler.close()
-    assert isinstance(waiting.error, UnavailableError)
-    finished = await bench.until_finished(2)
-    assert finished[1].error is None
+    assert [type(run.error) for run in waiting] == [UnavailableError] * 2
+    finished = await bench.until_finished(3)
+    assert finished[2].error is None
 
 
 # -- what a run costs ---------------------------------------------------------------------------

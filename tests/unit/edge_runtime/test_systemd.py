@@ -1,5 +1,6 @@
 """What systemd and the daemon say to each other."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -8,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edge_runtime.errors import SocketError
+from edge_runtime.listeners import Listeners, adopt
 from edge_runtime.systemd import Notifier, listen_fds, watchdog_interval_s
 
 # A child gets the descriptors it is given at 3, 4, ..., as systemd does it, and says what it found.
@@ -220,3 +223,56 @@ def test_watchdog_is_fed_twice_as_often_as_systemd_asks() -> None:
 )
 def test_watchdog_of_nobody_or_of_another_process_is_none(environment: dict[str, str]) -> None:
     assert watchdog_interval_s(environment) is None
+
+
+# --- serving on a passed socket -----------------------------------------------------------------
+
+
+class _Hello(asyncio.BaseProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+@pytest.mark.parametrize("gently", [True, False])
+@pytest.mark.parametrize(
+    "loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_adopted_socket_is_served_and_its_path_never_removed(
+    folder: Path, loop_factory: Callable[[], asyncio.AbstractEventLoop], *, gently: bool
+) -> None:
+    path = folder / "runtime.sock"
+
+    async def main() -> None:
+        doors = Listeners()
+        doors.add(adopt(systemds.dup(), name="runtime"), _Hello)
+        assert doors.addresses == [("runtime", str(path))]
+        await doors.start()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.settimeout(0)
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        if gently:
+            await doors.stop_accepting()
+        doors.close()
+
+    with socket.socket(socket.AF_UNIX) as systemds:
+        systemds.bind(str(path))
+        path.chmod(0o660)
+        systemds.listen()
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(main())
+        assert path.is_socket()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))  # whoever comes now waits for the next daemon
+            systemds.accept()[0].close()
+
+
+def test_adopted_socket_is_held_to_the_same_rules(folder: Path) -> None:
+    path = folder / "wide.sock"
+    with socket.socket(socket.AF_UNIX) as wide:
+        wide.bind(str(path))
+        path.chmod(0o666)
+        wide.listen()
+        with pytest.raises(SocketError, match="SocketMode=0660"):
+            adopt(wide, name="admin")
+        assert path.is_socket()
