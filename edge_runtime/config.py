@@ -206,7 +206,8 @@ class Config(Settings, frozen=True):
         str,
         Meta(
             description="State directory (nothing is kept there yet). Empty: "
-            "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/edge-runtime`, else `~/.local/state/edge-runtime`."
+            "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/edge-runtime`, else "
+            "`~/.local/state/edge-runtime`."
         ),
     ] = ""
     sockets: Sockets = Sockets()

@@ -20,6 +20,7 @@ from edge_runtime import access, logs
 from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.routes import Router
+from edge_runtime.api.tables import admin_routes, data_routes
 from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.catalog import Catalog, LoadedVersion
 from edge_runtime.config import Config, Model
@@ -191,8 +192,8 @@ class Daemon:
 
     def _open_doors(self, loop: asyncio.AbstractEventLoop, handlers: Handlers) -> None:
         timeouts = Timeouts(loop)
-        data = Router(handlers.data_routes())
-        admin = Router(handlers.admin_routes())
+        data = Router(data_routes(handlers))
+        admin = Router(admin_routes(handlers))
         for bound in self._sockets:
             router = admin if bound.address.name == access.ADMIN else data
             door = Door(router.dispatch, self._settings.limits, self._statistics, timeouts)

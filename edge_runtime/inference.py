@@ -7,6 +7,7 @@ sit: anything that takes a ``Run`` and calls its ``done``.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import Final
 
@@ -123,8 +124,7 @@ class Inference:
 
 def _wanted(signature: Signature, request: InferRequest) -> Sequence[RequestedOutput]:
     if request.outputs is None:
-        binary = request.binary_outputs
-        return [RequestedOutput(name, binary) for name in signature.outputs]
+        return _every_output(signature, binary=request.binary_outputs)
     for output in request.outputs:
         if output.name not in signature.outputs:
             raise InvalidRequestError(
@@ -136,6 +136,12 @@ def _wanted(signature: Signature, request: InferRequest) -> Sequence[RequestedOu
                 "classification needs numbers that can be ranked"
             )
     return request.outputs
+
+
+@lru_cache(maxsize=1024)
+def _every_output(signature: Signature, *, binary: bool) -> tuple[RequestedOutput, ...]:
+    """Ask for every output of a model; the same few tuples serve every request."""
+    return tuple(RequestedOutput(name, binary) for name in signature.outputs)
 
 
 def _response(

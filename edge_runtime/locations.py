@@ -14,6 +14,7 @@ from edge_runtime.errors import SocketError
 
 RUNTIME_SOCKET_NAME: Final = "runtime.sock"
 ADMIN_SOCKET_NAME: Final = "admin.sock"
+SYSTEM_SOCKET_DIRECTORY: Final = Path("/run/edge-runtime")  # of packaging/systemd
 PRIVATE_MODE: Final = 0o700
 
 
@@ -76,7 +77,7 @@ def default_state_directory(environment: Mapping[str, str], home: Path) -> Path:
 
 
 def client_socket(environment: Mapping[str, str]) -> Path:
-    """Find the data socket: ``$EDGE_RUNTIME_SOCKET``, else where a daemon of this user puts it.
+    """Find the data socket: ``$EDGE_RUNTIME_SOCKET``, this user's daemon, else the system's.
 
     Args:
         environment: Where the variables are looked up.
@@ -88,7 +89,7 @@ def client_socket(environment: Mapping[str, str]) -> Path:
 
 
 def client_admin_socket(environment: Mapping[str, str]) -> Path:
-    """Find the admin socket: ``$EDGE_RUNTIME_ADMIN_SOCKET``, else the default place.
+    """Find the admin socket: ``$EDGE_RUNTIME_ADMIN_SOCKET``, this user's, else the system's.
 
     Args:
         environment: Where the variables are looked up.
@@ -103,8 +104,12 @@ def _client_path(environment: Mapping[str, str], variable: str, name: str) -> Pa
     given = environment.get(variable, "")
     if given:
         return Path(given)
+    # RUNTIME_DIRECTORY is the client's own where the client is a systemd unit itself.
+    without = {key: value for key, value in environment.items() if key != "RUNTIME_DIRECTORY"}
     temporary = temporary_directory(environment)
-    return default_socket_directory(environment, os.getuid(), temporary) / name
+    own = default_socket_directory(without, os.getuid(), temporary) / name
+    system = SYSTEM_SOCKET_DIRECTORY / name
+    return system if system.exists() and not own.exists() else own
 
 
 def _from_systemd(environment: Mapping[str, str], variable: str) -> Path | None:

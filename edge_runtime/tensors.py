@@ -129,6 +129,8 @@ def fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     """Tell whether a shape meets a declared one (-1: any size)."""
     if len(shape) != len(declared):
         return False
+    if shape[1:] == declared[1:]:  # most models vary in the first axis only
+        return not shape or declared[0] in (shape[0], VARIABLE)
     for size, wanted in zip(shape, declared, strict=True):  # noqa: SIM110 - half a generator's time
         if wanted not in (size, VARIABLE):
             return False

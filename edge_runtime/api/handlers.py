@@ -1,7 +1,6 @@
 """The handlers behind the routes: from an exchange to the engine, and back.
 
-Two tables come out: ``data_routes`` for programs that want predictions, ``admin_routes`` for those
-who change what is served.
+``tables`` says which method and path leads to which.
 """
 
 import asyncio
@@ -14,8 +13,6 @@ import msgspec
 from edge_runtime.api import answers
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.exposition import CONTENT_TYPE, exposition
-from edge_runtime.api.openapi import document
-from edge_runtime.api.routes import Handler, Route
 from edge_runtime.catalog import Catalog
 from edge_runtime.errors import (
     EdgeRuntimeError,
@@ -34,9 +31,6 @@ _log = logging.getLogger(__name__)
 
 Names = dict[str, str]
 Reload = Callable[[str], Awaitable[None]]
-
-_MODEL = "/v2/models/{name}"
-_VERSION = "/v2/models/{name}/versions/{version}"
 
 
 class Handlers:
@@ -67,124 +61,10 @@ class Handlers:
         #: Whether models are in place; before that ``ready`` says no.
         self.is_ready = False
 
-    def data_routes(self) -> tuple[Route, ...]:
-        """The table of the data door."""
-        routes: list[Route] = []
-        for prefix in (_MODEL, _VERSION):
-            routes += [
-                Route(
-                    "POST",
-                    f"{prefix}/infer",
-                    self._infer,
-                    "Predict",
-                    schemas.InferRequestBody,
-                    schemas.InferResponseBody,
-                ),
-                Route(
-                    "GET", prefix, self._metadata, "Describe a model", None, schemas.ModelMetadata
-                ),
-                Route(
-                    "GET",
-                    f"{prefix}/ready",
-                    self._model_ready,
-                    "Tell whether a model can answer",
-                    None,
-                    schemas.ModelReady,
-                ),
-                Route(
-                    "GET",
-                    f"{prefix}/config",
-                    self._config,
-                    "Describe a model in Triton's words",
-                    None,
-                    schemas.ModelConfig,
-                ),
-                Route(
-                    "GET",
-                    f"{prefix}/stats",
-                    self._statistics_of,
-                    "Count what a model did",
-                    None,
-                    schemas.Statistics,
-                ),
-            ]
-        stats = Route(
-            "GET",
-            "/v2/models/stats",
-            self._statistics_of,
-            "Count what every model did",
-            None,
-            schemas.Statistics,
-        )
-        return (
-            stats,
-            *routes,
-            *self._shared_routes(),
-            Route(
-                "POST",
-                "/v2/repository/models/{name}/load",
-                self._only_admin,
-                "Refused here: the admin socket loads models",
-            ),
-            Route(
-                "POST",
-                "/v2/repository/models/{name}/unload",
-                self._only_admin,
-                "Refused here: the admin socket unloads models",
-            ),
-            Route(
-                "POST",
-                "/v2/cudasharedmemory/unregister",
-                self._nothing,
-                "Answers 200: perf_analyzer clears regions that are never there",
-            ),
-        )
-
-    def admin_routes(self) -> tuple[Route, ...]:
-        """The table of the admin door."""
-        return (
-            *self._shared_routes(),
-            Route(
-                "POST",
-                "/v2/repository/models/{name}/load",
-                self._load,
-                "Load a model, or its new files",
-                schemas.LoadRequest,
-            ),
-            Route(
-                "POST",
-                "/v2/repository/models/{name}/unload",
-                self._unload,
-                "Unload a model",
-                schemas.LoadRequest,
-            ),
-        )
-
-    def _shared_routes(self) -> tuple[Route, ...]:
-        def index(path: str) -> Route:
-            return Route(
-                "POST",
-                path,
-                self._index,
-                "List every version known",
-                schemas.IndexRequest,
-                list[schemas.IndexEntry],
-            )
-
-        return (
-            Route("GET", "/v2/health/live", self._live, "The daemon runs", None, schemas.Live),
-            Route("GET", "/v2/health/ready", self._ready, "It can answer", None, schemas.Ready),
-            Route("GET", "/v2", self._server, "Describe the server", None, schemas.ServerMetadata),
-            Route("GET", "/v2/", self._server, "The same", None, schemas.ServerMetadata),
-            index("/v2/repository/index"),
-            index("/v2/repository/{repository}/index"),
-            Route("GET", "/metrics", self._metrics, "Prometheus metrics"),
-            Route("GET", "/openapi.json", self._openapi, "This interface, for machines"),
-        )
-
     # -- predictions ---------------------------------------------------------------------------
 
-    def _infer(self, exchange: Exchange, names: Names) -> None:
+    def infer(self, exchange: Exchange, names: Names) -> None:
+        """Predict."""
         request = decode_request(exchange.body, exchange.json_length, json_depth=self._json_depth)
         request.model_name = names["name"]
         request.model_version = names.get("version", "")
@@ -206,29 +86,36 @@ class Handlers:
 
     # -- facts ---------------------------------------------------------------------------------
 
-    def _live(self, exchange: Exchange, _: Names) -> None:
+    def live(self, exchange: Exchange, _: Names) -> None:
+        """Say that the daemon runs."""
         exchange.json(schemas.Live(live=True))
 
-    def _ready(self, exchange: Exchange, _: Names) -> None:
+    def ready(self, exchange: Exchange, _: Names) -> None:
+        """Say whether models are in place."""
         # 400 and not 503 is what Triton answers; any probe takes both for "no".
         exchange.json(schemas.Ready(ready=self.is_ready), 200 if self.is_ready else 400)
 
-    def _server(self, exchange: Exchange, _: Names) -> None:
+    def server(self, exchange: Exchange, _: Names) -> None:
+        """Describe the server."""
         exchange.json(answers.server_metadata())
 
-    def _metadata(self, exchange: Exchange, names: Names) -> None:
+    def metadata(self, exchange: Exchange, names: Names) -> None:
+        """Describe a model."""
         loaded = self._catalog.peek(names["name"], names.get("version", ""))
         exchange.json(answers.model_metadata(self._catalog, loaded))
 
-    def _model_ready(self, exchange: Exchange, names: Names) -> None:
+    def model_ready(self, exchange: Exchange, names: Names) -> None:
+        """Say whether a model can answer."""
         self._catalog.peek(names["name"], names.get("version", ""))
         exchange.json(schemas.ModelReady(names["name"], ready=True))
 
-    def _config(self, exchange: Exchange, names: Names) -> None:
+    def config(self, exchange: Exchange, names: Names) -> None:
+        """Describe a model in the words of Triton's configuration."""
         loaded = self._catalog.peek(names["name"], names.get("version", ""))
         exchange.json(answers.model_config(loaded))
 
-    def _statistics_of(self, exchange: Exchange, names: Names) -> None:
+    def statistics(self, exchange: Exchange, names: Names) -> None:
+        """Count what one version, one model or every model did."""
         loaded = self._catalog.loaded()
         if names:
             version = names.get("version", "")
@@ -240,7 +127,8 @@ class Handlers:
             ]
         exchange.json(schemas.Statistics([answers.model_statistics(each) for each in loaded]))
 
-    def _index(self, exchange: Exchange, names: Names) -> None:
+    def index(self, exchange: Exchange, names: Names) -> None:
+        """List every version known."""
         if names.get("repository"):
             raise ModelNotFoundError(
                 f"there is no repository {names['repository']!r}; POST /v2/repository/index"
@@ -248,21 +136,22 @@ class Handlers:
         wanted = _body(exchange, schemas.IndexRequest)
         exchange.json(answers.index(self._catalog, only_ready=wanted.ready))
 
-    def _metrics(self, exchange: Exchange, _: Names) -> None:
+    def metrics(self, exchange: Exchange, _: Names) -> None:
+        """Give the counters as Prometheus text."""
         exchange.send(200, [exposition(self._catalog, self._statistics)], CONTENT_TYPE)
 
-    def _openapi(self, exchange: Exchange, _: Names) -> None:
-        exchange.json(document(self.data_routes(), self.admin_routes()))
-
-    def _nothing(self, exchange: Exchange, _: Names) -> None:
+    def nothing(self, exchange: Exchange, _: Names) -> None:
+        """Answer that all is done."""
         exchange.send(200, [b"{}"])
 
     # -- changes -------------------------------------------------------------------------------
 
-    def _only_admin(self, _exchange: Exchange, _: Names) -> None:
+    def only_admin(self, _exchange: Exchange, _: Names) -> None:
+        """Refuse what belongs to the admin door."""
         raise ForbiddenError("this door only answers predictions: load and unload on admin.sock")
 
-    def _load(self, exchange: Exchange, names: Names) -> None:
+    def load(self, exchange: Exchange, names: Names) -> None:
+        """Load a model, or its new files."""
         wanted = _body(exchange, schemas.LoadRequest)
         if wanted.parameters:
             raise UnsupportedError(
@@ -272,7 +161,8 @@ class Handlers:
         _log.info("load of %s asked by %s", names["name"], exchange.connection.peer.describe())
         self._later(exchange, self._reload(names["name"]))
 
-    def _unload(self, exchange: Exchange, names: Names) -> None:
+    def unload(self, exchange: Exchange, names: Names) -> None:
+        """Unload a model."""
         _body(exchange, schemas.LoadRequest)
         _log.info("unload of %s asked by %s", names["name"], exchange.connection.peer.describe())
         self._later(exchange, self._catalog.unload(names["name"]))
@@ -304,6 +194,3 @@ def _body(exchange: Exchange, struct: type[Any]) -> Any:  # noqa: ANN401 - an in
         return msgspec.json.decode(exchange.body, type=struct)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the body is not what this takes: {error}") from error
-
-
-__all__ = ["Handler", "Handlers"]

@@ -14,7 +14,11 @@ from edge_runtime.tensors import Array, element_count
 
 _ELEMENT: Final = {"float": float, "int": int, "bool": bool, "str": str}
 _brackets = re.compile(rb"[ \t\r\n\[]*")
-_decoders: dict[tuple[str, int], msgspec.json.Decoder[list[Any]]] = {}
+_nested: dict[tuple[str, int], msgspec.json.Decoder[list[Any]]] = {}
+_flat: Final[dict[str, msgspec.json.Decoder[list[Any]]]] = {
+    kind: msgspec.json.Decoder(list[element])  # type: ignore[valid-type]
+    for kind, element in _ELEMENT.items()
+}
 
 
 def decode_data(
@@ -36,25 +40,40 @@ def decode_data(
         raise InvalidTensorError(
             f"input {name!r} is {datatype.name}, which JSON cannot carry: use the binary extension"
         )
-    element_count(shape, name)
+    try:
+        values = _flat[datatype.json].decode(data)  # the common case, without a look at the text
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        depth = _depth(data)
+        if depth == 1:
+            raise InvalidTensorError(f"input {name!r}: {reason(error)}") from error
+        if depth > json_depth:
+            raise InvalidTensorError(
+                f"input {name!r}: data is nested deeper than {json_depth}"
+            ) from error
+        values = _decode_nested(name, datatype, shape, data, depth)
+    return pack(name, datatype, shape, values)
+
+
+def _depth(data: msgspec.Raw) -> int:
+    """Count the brackets that open before the first element; what is no list counts as flat."""
     start = _brackets.match(data)
-    brackets = start[0].count(b"[") if start else 0
-    if brackets > json_depth:
-        raise InvalidTensorError(f"input {name!r}: data is nested deeper than {json_depth}")
-    depth = brackets or 1
-    decoder = _decoders.get((datatype.json, depth))
+    return max(start[0].count(b"[") if start else 0, 1)
+
+
+def _decode_nested(
+    name: str, datatype: Datatype, shape: list[int], data: msgspec.Raw, depth: int
+) -> list[Any]:
+    decoder = _nested.get((datatype.json, depth))
     if decoder is None:
         kind: Any = _ELEMENT[datatype.json]
         for _ in range(depth):
             kind = list[kind]
-        decoder = _decoders[datatype.json, depth] = msgspec.json.Decoder(kind)
+        decoder = _nested[datatype.json, depth] = msgspec.json.Decoder(kind)
     try:
         values = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidTensorError(f"input {name!r}: {reason(error)}") from error
-    if depth > 1:
-        values = _flatten(name, values, shape, depth)
-    return pack(name, datatype, shape, values)
+    return _flatten(name, values, shape, depth)
 
 
 def from_elements(name: str, datatype: Datatype, shape: list[int], values: list[Any]) -> Array:

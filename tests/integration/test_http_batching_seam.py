@@ -1,4 +1,4 @@
-"""Batching fits behind ``submit``: two pipelined requests share one run, and ``api`` is untouched."""
+"""Batching fits behind ``submit``: pipelined requests share a run, and ``api`` knows nothing."""
 
 import asyncio
 import time
@@ -14,6 +14,7 @@ import uvloop
 from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.routes import Router
+from edge_runtime.api.tables import data_routes
 from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.catalog import Catalog
 from edge_runtime.config import Engine, Limits, Model
@@ -98,7 +99,7 @@ async def served(model: Path, socket: Path) -> AsyncIterator[tuple[ToyBatcher, C
 
     statistics = ServerStatistics(time.time())
     handlers = Handlers(catalog, Inference(catalog, toy.submit), statistics, reload, 16)
-    router = Router(handlers.data_routes())
+    router = Router(data_routes(handlers))
     door = Door(router.dispatch, Limits(), statistics, Timeouts(loop))
     listeners = Listeners()
     listeners.add(bind_unix(socket), door.connection)

@@ -189,3 +189,45 @@ def test_pipelining_deeper_than_the_limit_waits_and_is_answered(models: list[str
             assert [wire.answer().status for _ in range(20)] == [200] * 20
             assert wire.answer().json() == {"live": True}
         assert executions(running) == 20
+
+
+# -- deadlines that must not fire while it is we who are slow, and must fire afterwards -----------
+
+
+def hasty(models: list[str], **settings: float) -> Daemon:
+    times = {"idle_timeout_s": 0.1, "header_timeout_s": 0.1, "body_timeout_s": 0.1, **settings}
+    return Daemon(
+        models, {f"EDGE_RUNTIME__LIMITS__{key.upper()}": str(each) for key, each in times.items()}
+    )
+
+
+def test_a_run_longer_than_every_timeout_is_answered_and_then_idleness_counts(
+    models: list[str],
+) -> None:
+    with hasty(models) as running, Wire.of(running) as wire:
+        wire.send(infer_zeros("slow", LONG))
+        assert wire.answer().status == 200
+        assert wire.ends()
+
+
+@pytest.mark.parametrize("rest", [b"\x00", b""])
+def test_a_bad_request_behind_a_long_run_waits_for_its_turn(models: list[str], rest: bytes) -> None:
+    with hasty(models) as running, Wire.of(running) as wire:
+        wire.send(infer_zeros("slow", LONG), b"GET /v2 HTTP/1.1\r\nHost: ")
+        eventually(lambda: in_flight(running) == 1, "the long run's start")
+        wire.send(rest)
+        assert wire.answer().status == 200
+        assert wire.answer().status == (400 if rest else 408)
+        assert wire.ends()
+
+
+def test_a_request_that_we_did_not_go_on_reading_is_not_late(models: list[str]) -> None:
+    live = request("GET", "/v2/health/live")
+    running = hasty(models, pipeline_depth=1, header_timeout_s=0.5)
+    with running, Wire.of(running) as wire:
+        wire.send(infer_zeros("slow", [1600, 512]))
+        eventually(lambda: in_flight(running) == 1, "the long run's start")
+        wire.send(live + live[:-4])
+        assert [wire.answer().status for _ in range(2)] == [200] * 2
+        wire.send(live[-4:])
+        assert wire.answer().status == 200

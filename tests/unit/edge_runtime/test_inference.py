@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from edge_runtime.errors import (
 )
 from edge_runtime.inference import Inference
 from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
-from edge_runtime.scheduling import Run
 from edge_runtime.tensors import VARIABLE, Array, Signature, Tensor, TensorSpec
 from tests.fakes import TWO_INPUTS, FakeLoader, FakeSession, bundle
+
+if TYPE_CHECKING:
+    from edge_runtime.scheduling import Run
 
 pytestmark = pytest.mark.asyncio
 

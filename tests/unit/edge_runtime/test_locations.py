@@ -16,6 +16,7 @@ from typing import Final
 
 import pytest
 
+from edge_runtime import locations
 from edge_runtime.errors import SocketError
 from edge_runtime.listeners import bind_unix
 from edge_runtime.locations import (
@@ -119,6 +120,21 @@ def test_client_and_daemon_agree(tmp_path: Path) -> None:
         assert client_socket(environment) == folder / "runtime.sock"
         assert client_admin_socket(environment) == folder / "admin.sock"
         assert folder.is_relative_to(tmp_path)
+
+
+def test_client_finds_the_system_daemon_when_the_user_runs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, own = tmp_path / "system", tmp_path / "own"
+    system.mkdir()
+    monkeypatch.setattr(locations, "SYSTEM_SOCKET_DIRECTORY", system)
+    environment = {"XDG_RUNTIME_DIR": str(own), "RUNTIME_DIRECTORY": str(tmp_path / "of-the-unit")}
+    assert client_socket(environment) == own / "edge-runtime" / "runtime.sock"
+    (system / "runtime.sock").touch()
+    assert client_socket(environment) == system / "runtime.sock"
+    (own / "edge-runtime").mkdir(parents=True, exist_ok=True)
+    (own / "edge-runtime" / "runtime.sock").touch()
+    assert client_socket(environment) == own / "edge-runtime" / "runtime.sock"
 
 
 def test_temporary_directory_is_the_usual_one_without_a_variable() -> None:

@@ -1,7 +1,6 @@
 """Counters, and the Prometheus text made of them."""
 
 from collections.abc import Iterator
-from types import MappingProxyType
 from typing import cast
 
 from hypothesis import given
@@ -29,7 +28,6 @@ class Loaded:
     """As much of a catalog as the exposition reads."""
 
     def __init__(self, *versions: LoadedVersion) -> None:
-        self.table = MappingProxyType({})
         self._versions = list(versions)
 
     def loaded(self) -> list[LoadedVersion]:

@@ -10,12 +10,15 @@ from edge_runtime.api.timeouts import NEVER, Timeouts
 
 
 class Timer:
+    """One call to come."""
+
     def __init__(self, when: float, callback: Callable[[], None]) -> None:
         self.when = when
         self.callback = callback
         self.cancelled = False
 
     def cancel(self) -> None:
+        """Do not call."""
         self.cancelled = True
 
 
@@ -28,18 +31,22 @@ class Clock:
         self._timers: list[Timer] = []
 
     def time(self) -> float:
+        """Give the loop's time."""
         return self.now
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call later."""
         timer = Timer(when, callback)
         self._timers.append(timer)
         return timer
 
     @property
     def armed(self) -> list[float]:
+        """Give the times of the calls to come."""
         return [timer.when for timer in self._timers if not timer.cancelled]
 
     def advance(self, to: float) -> None:
+        """Let time pass."""
         while due := sorted(when for when in self.armed if when <= to):
             self.now = due[0]
             timer = next(t for t in self._timers if t.when == due[0] and not t.cancelled)
@@ -50,12 +57,15 @@ class Clock:
 
 
 class Thing:
+    """Something that is watched."""
+
     def __init__(self, clock: Clock, deadline: float) -> None:
         self.deadline = deadline
         self.timed_out_at: list[float] = []
         self._clock = clock
 
     def timed_out(self) -> None:
+        """Remember when."""
         self.deadline = NEVER
         self.timed_out_at.append(self._clock.now)
 
