@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import Final, Protocol
 
+import msgspec
+
 from edge_runtime.errors import (
     DeadlineExceededError,
     EdgeRuntimeError,
@@ -108,8 +110,8 @@ class RunCost:
             self._intercept_ns = 0.0
 
 
-class Run:
-    """One execution of a model.
+class Run(msgspec.Struct, kw_only=True, eq=False):
+    """One execution of a model. A struct, because it is made for every request.
 
     Attributes:
         session: What runs.
@@ -118,59 +120,32 @@ class Run:
         feeds: Arrays by input name.
         rows: Rows of the run.
         request: Asked whether its client is still there.
+        done: Called once, on the loop's thread, perhaps before ``submit`` returns.
+        received: When the request was here, in monotonic nanoseconds.
         priority: 0 for the default, 1 for the highest.
         deadline_ns: Monotonic nanoseconds after which it must not start; 0: never.
-        done: Called once, on the loop's thread, perhaps before ``submit`` returns.
         outputs: The result, in the order of ``names``.
         error: Why there is no result.
-        received, queued, started, ended: Monotonic nanoseconds of each step.
+        queued: When its inputs were checked, in monotonic nanoseconds.
+        started: When the model began to run, or the run ended without.
+        ended: When the model had run.
     """
 
-    __slots__ = (
-        "cost",
-        "deadline_ns",
-        "done",
-        "ended",
-        "error",
-        "feeds",
-        "names",
-        "outputs",
-        "priority",
-        "queued",
-        "received",
-        "request",
-        "rows",
-        "session",
-        "started",
-    )
-
-    def __init__(
-        self,
-        *,
-        session: Runnable,
-        cost: RunCost,
-        names: Sequence[str],
-        feeds: Mapping[str, Array],
-        rows: int,
-        request: Cancellable,
-        done: Callable[["Run"], None],
-        received: int,
-        priority: int = 0,
-        deadline_ns: int = 0,
-    ) -> None:
-        self.session = session
-        self.cost = cost
-        self.names = names
-        self.feeds = feeds
-        self.rows = rows
-        self.request = request
-        self.done = done
-        self.priority = priority
-        self.deadline_ns = deadline_ns
-        self.outputs: list[Array] = []
-        self.error: EdgeRuntimeError | None = None
-        self.received = received
-        self.queued = self.started = self.ended = received
+    session: Runnable
+    cost: RunCost
+    names: Sequence[str]
+    feeds: Mapping[str, Array]
+    rows: int
+    request: Cancellable
+    done: Callable[["Run"], None]
+    received: int
+    priority: int = 0
+    deadline_ns: int = 0
+    outputs: list[Array] = []
+    error: EdgeRuntimeError | None = None
+    queued: int = 0
+    started: int = 0
+    ended: int = 0
 
     def fail(self, error: EdgeRuntimeError) -> None:
         """End the run without a result."""

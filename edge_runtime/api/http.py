@@ -16,7 +16,9 @@ from typing import Any, Final
 import httptools
 
 from edge_runtime.access import Peer
+from edge_runtime.api import head
 from edge_runtime.api.exchange import Exchange
+from edge_runtime.api.known_head import KnownHead
 from edge_runtime.api.timeouts import NEVER, Timeouts
 from edge_runtime.config import Limits
 from edge_runtime.tensors import receive_buffer
@@ -24,17 +26,9 @@ from edge_runtime.tensors import receive_buffer
 READ_BUFFER_BYTES: Final = 65_536
 CHUNK_FRAMING_BYTES: Final = 16  # a chunk's size in digits and its line ends
 
-_HOST: Final = b"host"
-_CONTENT_LENGTH: Final = b"content-length"
-_TRANSFER_ENCODING: Final = b"transfer-encoding"
-_CONTENT_ENCODING: Final = b"content-encoding"
-_EXPECT: Final = b"expect"
-_JSON_LENGTH: Final = b"inference-header-content-length"
-_HEADERS_READ: Final = frozenset(
-    {_HOST, _CONTENT_LENGTH, _TRANSFER_ENCODING, _CONTENT_ENCODING, _EXPECT, _JSON_LENGTH}
-)
 # One buffer serves every connection: the loop fills it and calls buffer_updated at once.
-_read_buffer: Final = memoryview(bytearray(READ_BUFFER_BYTES))
+_read_memory: Final = bytearray(READ_BUFFER_BYTES)
+_read_buffer: Final = memoryview(_read_memory)
 
 
 class Budget:
@@ -66,6 +60,7 @@ class Reception(asyncio.BufferedProtocol):
         "_body_started",
         "_budget",
         "_chunks",
+        "_completed",
         "_content_length",
         "_deaf",
         "_exchange",
@@ -74,6 +69,8 @@ class Reception(asyncio.BufferedProtocol):
         "_head_complete",
         "_head_is_new",
         "_headers",
+        "_known",
+        "_last",
         "_limits",
         "_loop",
         "_parser",
@@ -95,6 +92,9 @@ class Reception(asyncio.BufferedProtocol):
         self._deaf = False  # whatever else arrives is thrown away
         self._reserved = 0  # bytes of the budget
         self._exchange: Exchange | None = None  # being received
+        self._known: KnownHead | None = None
+        self._last: Exchange | None = None  # completed by the parser
+        self._completed = 0  # requests in the bytes just parsed
         self._head_complete = False
         self._head_bytes = 0
         self._head_is_new = False
@@ -155,6 +155,18 @@ class Reception(asyncio.BufferedProtocol):
             else:
                 self._set_body_deadline()
             return
+        known = self._known
+        if (
+            known is not None
+            and nbytes == known.size_bytes
+            and self._exchange is None
+            and _read_memory.startswith(known.head)
+        ):
+            exchange = Exchange(self)
+            known.fill(exchange, _read_buffer[:nbytes])
+            self.deadline = NEVER
+            self._received(exchange)
+            return
         self._feed(_read_buffer[:nbytes])
 
     # -- the parser's side ---------------------------------------------------------------------
@@ -190,7 +202,7 @@ class Reception(asyncio.BufferedProtocol):
         """Take one header."""
         self._head_bytes += len(name) + len(value) + 4
         key = name.lower()
-        if key in _HEADERS_READ:
+        if key in head.READ:
             if key in self._headers:
                 self._repeated(key, value)
             else:
@@ -207,51 +219,30 @@ class Reception(asyncio.BufferedProtocol):
         exchange.keep_alive = parser.should_keep_alive()
         exchange.is_http_1_0 = parser.get_http_version() == "1.0"
         headers = self._headers
-        if self._head_bytes > self._limits.header_bytes:
-            self._refuse(431, f"the headers are larger than {self._limits.header_bytes} bytes")
-        elif _HOST not in headers and not exchange.is_http_1_0:
-            self._refuse(400, "an HTTP/1.1 request needs a Host header")
-        elif exchange.method == b"CONNECT":
-            self._refuse(501, "this is not a proxy")
-        elif len(headers) > 1:
-            self._check_body_headers(exchange, headers)
+        refused = head.refusal(
+            exchange.method,
+            headers,
+            head_bytes=self._head_bytes,
+            is_http_1_0=exchange.is_http_1_0,
+            limits=self._limits,
+        )
+        if refused is not None:
+            self._refuse(*refused)
+            return
+        if head.CONTENT_LENGTH in headers:
+            self._content_length = int(headers[head.CONTENT_LENGTH])
+        if head.JSON_LENGTH in headers:
+            exchange.json_length = int(headers[head.JSON_LENGTH])
+        self._expects = head.EXPECT in headers and not exchange.is_http_1_0
 
     def _repeated(self, key: bytes, value: bytes) -> None:
         """Take a header that was there already (or a trailer of its name)."""
         if self._head_complete or self._exchange is None:
             return
-        if key == _HOST:
+        if key == head.HOST:
             self._refuse(400, "the Host header is there twice")
         else:  # RFC 9110 5.3: one list, which the checks of each header then judge
             self._headers[key] += b", " + value
-
-    def _check_body_headers(self, exchange: Exchange, headers: dict[bytes, bytes]) -> None:
-        limits = self._limits
-        length = headers.get(_CONTENT_LENGTH)
-        if length is not None:
-            self._content_length = int(length)  # llhttp let only one number through
-            if self._content_length > limits.body_bytes:
-                self._refuse(
-                    413,
-                    f"the body has {self._content_length} bytes; "
-                    f"at most {limits.body_bytes} are accepted (limits.body_bytes)",
-                )
-                return
-        json_length = headers.get(_JSON_LENGTH)
-        if json_length is not None:
-            if not json_length.isdigit():
-                self._refuse(400, "Inference-Header-Content-Length must be a number of bytes")
-                return
-            exchange.json_length = int(json_length)
-        if headers.get(_TRANSFER_ENCODING, b"chunked").lower() != b"chunked":
-            self._refuse(501, "the only Transfer-Encoding served here is chunked")
-        elif headers.get(_CONTENT_ENCODING, b"identity").lower() != b"identity":
-            self._refuse(501, "compressed bodies are not served here: send them as they are")
-        elif _EXPECT in headers and not exchange.is_http_1_0:
-            if headers[_EXPECT].lower() != b"100-continue":
-                self._refuse(417, "the only Expect served here is 100-continue")
-            else:
-                self._expects = True
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -272,14 +263,21 @@ class Reception(asyncio.BufferedProtocol):
 
     def on_message_complete(self) -> None:
         """Hand the request over."""
-        if self._exchange is None:
+        exchange = self._exchange
+        if exchange is None:
             return
+        self._completed += 1
+        is_stated = self._content_length == self._body_bytes
+        if is_stated and not self._expects and not exchange.is_http_1_0:
+            self._last = exchange
         parts = self._body_parts
         self._complete(parts[0] if len(parts) == 1 else b"".join(parts))
 
     # -- requests ------------------------------------------------------------------------------
 
     def _feed(self, data: memoryview) -> None:
+        is_start = self._exchange is None
+        self._completed = 0
         while True:
             try:
                 self._parser.feed_data(data)
@@ -294,6 +292,9 @@ class Reception(asyncio.BufferedProtocol):
             break
         if self._exchange is not None:
             self._await_rest(len(data))
+        elif is_start and self._completed == 1 and not self._deaf:
+            self._known = KnownHead.of(data, self._last) if self._last else None
+        self._last = None
 
     def _unreadable(self, error: httptools.HttpParserError) -> None:
         if isinstance(error, httptools.HttpParserCallbackError) and error.__context__:
