@@ -37,7 +37,7 @@ soak: $(VENV)/dev.stamp  ## Long runs: load, swaps and bad clients for SOAK_S se
 docs: $(VENV)/dev.stamp  ## Regenerate the generated documents
 	$(BIN)/python docs/generate.py
 
-peers: $(VENV)/dev.stamp $(VENV)-triton/stamp $(VENV)-kserve/stamp  ## Real clients for the conformance tests
+peers: $(VENV)-triton/stamp $(VENV)-kserve/stamp $(VENV)-perf/stamp  ## Real clients for the conformance tests
 
 lock: $(VENV)/dev.stamp  ## Resolve the dependencies anew
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
@@ -62,6 +62,13 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/base.stamp
+
+# perf_analyzer is inside this old wheel; what the wheel names as its dependencies is not needed.
+# It links libb64, a system package (apt-get install libb64-0d).
+$(VENV)-perf/stamp: requirements/peers-perf.in
+	$(PYTHON) -m venv $(VENV)-perf
+	$(VENV)-perf/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $<
+	@touch $@
 
 $(VENV)-%/stamp: requirements/peers-%.in
 	$(PYTHON) -m venv $(VENV)-$*

@@ -8,6 +8,7 @@ out of the table lives until its last lease ends.
 import asyncio
 import gc
 import logging
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class LoadedSession(Runnable, Protocol):
     """A session that can be closed."""
 
     providers: tuple[str, ...]
+
+    def terminate(self) -> None:
+        """Make the runs that go on end early, with an error."""
+        ...
 
     def close(self) -> None:
         """Let go of the model's memory."""
@@ -93,6 +98,8 @@ class VersionState:
 Table = Mapping[str, Routes]
 Loader = Callable[[Bundle], LoadedVersion]
 _Result = TypeVar("_Result")
+UNKNOWN_VERSION: Final = 0  # of a problem that concerns a whole model
+_folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
 _EMPTY: Final[Table] = MappingProxyType({})
 
 
@@ -123,6 +130,8 @@ class Catalog:
         self._states: dict[tuple[str, int], VersionState] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._changing = asyncio.Lock()
+        #: Whether every model has been looked for; while not, an unknown one may yet come.
+        self.is_settled = True
 
     @property
     def table(self) -> Table:
@@ -161,9 +170,10 @@ class Catalog:
         return loaded
 
     def index(self) -> list[tuple[str, str, VersionState]]:
-        """List every version known: name, version, state."""
+        """List every version known: name, version (empty: of the whole model), state."""
         return [
-            (name, str(version), state) for (name, version), state in sorted(self._states.items())
+            (name, str(version or ""), state)
+            for (name, version), state in sorted(self._states.items())
         ]
 
     def loaded(self) -> list[LoadedVersion]:
@@ -218,10 +228,27 @@ class Catalog:
             raise self._missing(name, "")
         await self.apply(name, {})
 
-    def note_problem(self, name: str, version: int, reason: str) -> None:
-        """Record a version that could not even be tried, for the index."""
-        if (name, version) not in self._states or str(version) not in self._versions(name):
-            self._states[name, version] = VersionState("UNAVAILABLE", reason)
+    def note_problem(self, name: str, version: int | None, error: EdgeRuntimeError) -> None:
+        """Record files that could not even be tried, for the index.
+
+        Args:
+            name: The model.
+            version: Its version; ``None`` if the whole model is concerned.
+            error: What is wrong.
+        """
+        serving = self._versions(name)
+        if version is None and serving:
+            version = int(max(serving, key=int))
+        key = (name, version or UNKNOWN_VERSION)
+        if str(version) in serving:
+            self._states[key] = _still_serving(error)
+        else:
+            self._states[key] = VersionState("UNAVAILABLE", _public(error))
+
+    def terminate(self) -> None:
+        """Make every run that goes on end early, with an error: the daemon is stopping."""
+        for loaded in self.loaded():
+            loaded.session.terminate()
 
     async def close(self) -> None:
         """Unload everything and end the loader thread."""
@@ -244,12 +271,9 @@ class Catalog:
             loaded = await loop.run_in_executor(self._thread, self._load_now, bundle)
         except EdgeRuntimeError as error:
             _log.error("model %s version %s: %s", name, version, error.message)
-            if serving is None:
-                self._states[name, version] = VersionState("UNAVAILABLE", error.message)
-            else:
-                self._states[name, version] = VersionState(
-                    "READY", f"still the earlier files; the new ones failed: {error.message}"
-                )
+            self._states[name, version] = (
+                _still_serving(error) if serving else VersionState("UNAVAILABLE", _public(error))
+            )
             raise
         # What the index said of an earlier attempt no longer holds.
         if serving is not None:
@@ -283,6 +307,7 @@ class Catalog:
         if versions:
             newest = versions[max(versions, key=int)]
             table[name] = Routes(newest, MappingProxyType(dict(versions)))
+            self._states.pop((name, UNKNOWN_VERSION), None)
             for version in versions:
                 state = self._states.get((name, int(version)))
                 if state is None or state.state != "READY":
@@ -326,20 +351,30 @@ class Catalog:
         return routes.versions if routes else {}
 
     def _missing(self, name: str, version: str) -> EdgeRuntimeError:
-        known = {
-            str(number): state for (model, number), state in self._states.items() if model == name
-        }
+        known = {number: state for (model, number), state in self._states.items() if model == name}
+        if not known and not self.is_settled:
+            return ModelNotReadyError(
+                "the daemon is starting, and does not know its models yet", retry_after_s=1
+            )
         if not known:
             return ModelNotFoundError(
                 f"there is no model {name!r}; POST /v2/repository/index lists what there is"
             )
-        if version and version not in known:
+        numbers = [str(number) for number in sorted(known) if number != UNKNOWN_VERSION]
+        if version and numbers and version not in numbers:
             return ModelNotFoundError(
-                f"model {name!r} has no version {version!r}; it has {', '.join(sorted(known))}"
+                f"model {name!r} has no version {version!r}; it has {', '.join(numbers)}"
             )
-        state = known[version] if version else known[max(known, key=int)]
+        state = known[int(version)] if version in numbers else known[max(known)]
+        which = f"model {name!r} version {version}" if version else f"model {name!r}"
         reason = f" ({state.reason})" if state.reason else ""
-        return ModelNotReadyError(
-            f"model {name!r} {'version ' + version if version else ''} is "
-            f"{state.state.lower()}{reason}".replace("  ", " ")
-        )
+        return ModelNotReadyError(f"{which} is {state.state.lower()}{reason}")
+
+
+def _still_serving(error: EdgeRuntimeError) -> VersionState:
+    return VersionState("READY", f"still the earlier files; the new ones failed: {_public(error)}")
+
+
+def _public(error: EdgeRuntimeError) -> str:
+    """Take the folders out of a message: where files lie is the operator's business."""
+    return _folders.sub("", error.message)

@@ -19,6 +19,7 @@ import uvloop
 from edge_runtime import access, logs
 from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
+from edge_runtime.api.http import Budget
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import admin_routes, data_routes
 from edge_runtime.api.timeouts import Timeouts
@@ -48,16 +49,21 @@ from edge_runtime.systemd import Notifier, listen_fds, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
 
+TERMINATE_S: Final = 2.0  # after the drain: for runs that were told to end early
 _NS: Final = 1e9
 
 ReadConfig = Callable[[], Config]
 
 
-def run(read_config: ReadConfig) -> None:
+def run(read_config: ReadConfig) -> bool:
     """Serve until SIGTERM or SIGINT.
 
     Args:
         read_config: Gives the resolved configuration; called again on SIGHUP.
+
+    Returns:
+        Whether every thread has ended. If not, a model is stuck in a run that cannot be cut, and
+        the interpreter would wait for it: the process should end itself.
 
     Raises:
         ConfigError: The configuration is wrong, or there is nothing to serve.
@@ -72,10 +78,16 @@ def run(read_config: ReadConfig) -> None:
     sockets = bind(settings)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, read_config, sockets).serve())
+            return runner.run(_serve(settings, read_config, sockets))
     finally:
         for bound in sockets:
             bound.close()
+
+
+async def _serve(settings: Config, read_config: ReadConfig, sockets: list[BoundSocket]) -> bool:
+    daemon = Daemon(settings, read_config, sockets)
+    await daemon.serve()
+    return daemon.is_clean
 
 
 def bind(settings: Config) -> list[BoundSocket]:
@@ -139,8 +151,11 @@ class Daemon:
         self._listeners = Listeners()
         self._doors: list[Door] = []
         self._catalog = Catalog(self._load)
+        self._catalog.is_settled = False
         self._reloading = asyncio.Lock()
         self._stop = asyncio.Event()
+        #: Whether every thread has ended.
+        self.is_clean = False
 
     async def serve(self) -> None:
         """Start, serve until told to stop, drain, and free everything."""
@@ -173,9 +188,8 @@ class Daemon:
         try:
             await self._listeners.start()
             await self._start_models()
-            # What is alive now lives for long: later collections need not look at it.
-            gc.collect()
-            gc.freeze()
+            self._catalog.is_settled = True
+            gc.freeze()  # what is alive now lives for long: collections need not look at it
             handlers.is_ready = True
             self._notifier.ready()
             for name, address in self._listeners.addresses:
@@ -186,17 +200,21 @@ class Daemon:
             handlers.is_ready = False
             self._notifier.stopping()
             await self._drain()
-            scheduler.close()
-            await self._catalog.close()
-            _log.info("stopped")
+            self.is_clean = await scheduler.close(TERMINATE_S)
+            if self.is_clean:
+                await self._catalog.close()
+                _log.info("stopped")
+            else:
+                _log.error("stopped, while a run of a model does not end")
 
     def _open_doors(self, loop: asyncio.AbstractEventLoop, handlers: Handlers) -> None:
         timeouts = Timeouts(loop)
+        budget = Budget()
         data = Router(data_routes(handlers))
         admin = Router(admin_routes(handlers))
         for bound in self._sockets:
             router = admin if bound.address.name == access.ADMIN else data
-            door = Door(router.dispatch, self._settings.limits, self._statistics, timeouts)
+            door = Door(router.dispatch, self._settings.limits, self._statistics, timeouts, budget)
             self._doors.append(door)
             self._listeners.add(bound, door.connection)
 
@@ -222,9 +240,7 @@ class Daemon:
             where = f"model {problem.name}" if problem.name else "repository"
             _log.error("%s: %s", where, problem.error.message)
             if problem.name:
-                self._catalog.note_problem(
-                    problem.name, problem.version or 1, problem.error.message
-                )
+                self._catalog.note_problem(problem.name, problem.version, problem.error)
         return found
 
     async def _start_models(self) -> None:
@@ -304,6 +320,7 @@ class Daemon:
             )
             for door in self._doors:
                 door.abort()
+            self._catalog.terminate()
         self._listeners.close()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:

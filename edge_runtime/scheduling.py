@@ -6,6 +6,7 @@ a thread is idle. Batching sits in front of ``submit`` and hands over merged run
 """
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +183,8 @@ class Scheduler:
         self._short: list[Run] = []  # bounded by connections and their pipelines
         self._sequence = 0
         self._running = 0
+        self._idle = asyncio.Event()  # set while nothing runs in the pool
+        self._idle.set()
 
     @property
     def waiting(self) -> int:
@@ -205,6 +208,8 @@ class Scheduler:
         if self._running < self._threads:
             self._start(run)
             return
+        if len(self._waiting) >= self._queue_depth:
+            self._drop_undue()
         if len(self._waiting) >= self._queue_depth:
             run.fail(
                 OverloadedError(
@@ -238,17 +243,29 @@ class Scheduler:
         for run in runs[:executed]:
             self._finish(run)
 
-    def close(self) -> None:
-        """Fail what waits, wait for what runs, end the threads."""
+    async def close(self, within_s: float) -> bool:
+        """Fail what waits, give what runs some time, end the threads.
+
+        Args:
+            within_s: Time for runs that go on, in seconds.
+
+        Returns:
+            Whether every thread has ended; a run cannot be cut from outside.
+        """
         waiting = [*self._short, *(run for _, _, run in self._waiting)]
         self._short = []
         self._waiting = []
         for run in waiting:
             run.fail(UnavailableError("the daemon is stopping"))
-        self._pool.shutdown(wait=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._idle.wait()
+        self._pool.shutdown(wait=not self._running)
+        return not self._running
 
     def _start(self, run: Run) -> None:
         self._running += 1
+        self._idle.clear()
         self._pool.submit(self._work, run)
 
     def _work(self, run: Run) -> None:
@@ -259,6 +276,8 @@ class Scheduler:
         self._running -= 1
         # The next run starts before this one's answer is written: the pool never idles for us.
         self._start_next()
+        if not self._running:
+            self._idle.set()
         self._finish(run)
 
     def _start_next(self) -> None:
@@ -268,6 +287,15 @@ class Scheduler:
                 self._start(run)
             else:
                 self._finish(run)
+
+    def _drop_undue(self) -> None:
+        """Take out of the queue whose client left or whose time passed."""
+        dropped = [run for _, _, run in self._waiting if not self._is_due(run)]
+        if dropped:
+            self._waiting = [entry for entry in self._waiting if entry[2].error is None]
+            heapq.heapify(self._waiting)
+        for run in dropped:
+            self._finish(run)
 
     def _is_due(self, run: Run) -> bool:
         """Tell whether a run that waited is still worth its time; sets its error if not."""

@@ -79,10 +79,13 @@ class Session:
         providers: The execution providers that really serve it.
     """
 
-    __slots__ = ("_session", "providers", "run", "signature")
+    __slots__ = ("_options", "_session", "providers", "run", "signature")
 
     def __init__(self, session: Any, signature: Signature) -> None:  # noqa: ANN401 - untyped library
         self._session = session
+        # One object for every run: ONNX Runtime only reads it.
+        self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = _LOG_FATAL
         self.signature = signature
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         uses_bf16 = _uses_bf16((*signature.inputs, *signature.outputs.values()))
@@ -119,6 +122,10 @@ class Session:
             raise ModelLoadError(f"cannot load {path.name}: {_first_line(error)}") from error
         return cls(session, _signature(session, path.name))
 
+    def terminate(self) -> None:
+        """Make runs that go on end after the node they are in; they and later ones fail."""
+        self._options.terminate = True
+
     def close(self) -> None:
         """Let go of the model's memory; nothing may run any more."""
         del self._session
@@ -126,7 +133,7 @@ class Session:
 
     def _run_arrays(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         try:
-            outputs: list[Array] = self._session.run(names, feeds)
+            outputs: list[Array] = self._session.run(names, feeds, self._options)
         except Exception as error:  # onnxruntime's errors share no base
             raise _run_error(error) from error
         return outputs
@@ -138,7 +145,7 @@ class Session:
                 spec.name: _ort_value(feeds[spec.name], spec.datatype)
                 for spec in self.signature.inputs
             }
-            outputs = self._session.run_with_ort_values(names, values)
+            outputs = self._session.run_with_ort_values(names, values, self._options)
             return [
                 _array(value, self.signature.outputs[name].datatype)
                 for name, value in zip(names, outputs, strict=True)

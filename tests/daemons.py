@@ -90,7 +90,11 @@ class Daemon:
             stderr=self._log,
         )
         if wait:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.stop()
+                raise
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edge_runtime.catalog import LoadedVersion
 from edge_runtime.datatypes import BY_NAME
+from edge_runtime.errors import ModelFailedError
 from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.repository import Bundle
 from edge_runtime.scheduling import RunCost
@@ -42,6 +43,7 @@ class FakeSession:
         self.signature = TWO_INPUTS
         self.runs: list[threading.Thread] = []
         self.closed = threading.Event()
+        self.terminated = threading.Event()
         self.before = before
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Array], /) -> list[Array]:
@@ -50,9 +52,15 @@ class FakeSession:
         self.runs.append(threading.current_thread())
         if self.before is not None:
             self.before()
+        if self.terminated.is_set():
+            raise ModelFailedError("the model failed while running: told to end")
         a, b = feeds["a"], feeds["b"]
         outputs = {"sum": a + b, "difference": a - b}
         return [outputs[name] for name in names]
+
+    def terminate(self) -> None:
+        """Make this and every later run fail."""
+        self.terminated.set()
 
     def close(self) -> None:
         """Note that the memory is free."""

@@ -39,6 +39,7 @@ class Door:
         limits: What a caller may ask.
         statistics: Counters of the daemon.
         timeouts: Watches deadlines.
+        budget: Of the bodies that are being received, on every door together.
     """
 
     def __init__(
@@ -47,12 +48,13 @@ class Door:
         limits: Limits,
         statistics: ServerStatistics,
         timeouts: Timeouts,
+        budget: Budget,
     ) -> None:
         self.dispatch = dispatch
         self.limits = limits
         self.statistics = statistics
         self.timeouts = timeouts
-        self.budget = Budget()
+        self.budget = budget
         self.connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._writing: list[Connection] = []

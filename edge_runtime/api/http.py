@@ -32,7 +32,7 @@ _read_buffer: Final = memoryview(_read_memory)
 
 
 class Budget:
-    """Bytes of bodies that are being received on one door, together."""
+    """Bytes of all bodies that are being received, together."""
 
     __slots__ = ("taken",)
 

@@ -10,6 +10,16 @@ from edge_runtime.api.routes import Route
 from edge_runtime.protocol.schemas import ErrorBody
 
 _JSON: Final = "application/json"
+_BINARY: Final = {
+    "application/octet-stream": {
+        "schema": {
+            "type": "string",
+            "format": "binary",
+            "description": "The JSON part, then the raw tensors; Inference-Header-Content-Length "
+            "says how long the JSON part is (0: only the elements of the only input).",
+        }
+    }
+}
 _REFERENCE: Final = "#/components/schemas/{name}"
 
 
@@ -72,11 +82,12 @@ def _operation(route: Route, door: str, schema_of: dict[Any, dict[str, Any]]) ->
     if parameters:
         operation["parameters"] = parameters
     if route.request is not None:
-        required = route.path.endswith("/infer")
-        operation["requestBody"] = {
-            "required": required,
-            "content": {_JSON: {"schema": schema_of[route.request]}},
-        }
+        is_infer = route.path.endswith("/infer")
+        content = {_JSON: {"schema": schema_of[route.request]}}
+        if is_infer:
+            content |= _BINARY
+            response["content"] |= _BINARY
+        operation["requestBody"] = {"required": is_infer, "content": content}
     return operation
 
 

@@ -1,6 +1,8 @@
 """``edge-runtime serve``: arguments on top of the configuration, then the daemon."""
 
 import argparse
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
     from edge_runtime import daemon  # noqa: PLC0415 - ONNX Runtime takes a while
 
     first = [settings]
-    daemon.run(lambda: first.pop() if first else resolve(given))
+    if not daemon.run(lambda: first.pop() if first else resolve(given)):
+        # Leaving in the ordinary way would wait for the stuck run; everything else is put away.
+        logging.shutdown()
+        os._exit(ExitCode.DONE)
     return ExitCode.DONE
 
 

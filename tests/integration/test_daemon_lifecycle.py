@@ -1,5 +1,6 @@
 """How the daemon starts, refuses to start, and stops: sockets, signals, exit codes."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -168,11 +169,11 @@ def test_one_broken_model_does_not_keep_the_others_from_being_served(
 
 def test_there_is_no_tcp_unless_it_was_asked_for(model: Path) -> None:
     with daemon(f"m={model}") as running:
-        inodes = {
-            found[1]
-            for link in Path(f"/proc/{running.process.pid}/fd").iterdir()
-            if (found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())))
-        }
+        inodes = set()
+        for link in Path(f"/proc/{running.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # a connection that just closed
+                if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
+                    inodes.add(found[1])
         for table in ("tcp", "tcp6"):
             rows = Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]
             assert not inodes & {row.split()[9] for row in rows}
@@ -290,3 +291,21 @@ def test_the_log_is_json_when_asked_for(model: Path) -> None:
     with daemon(f"m={model}", "--log-format", "json") as running:
         records = [json.loads(line) for line in running.log().splitlines()]
         assert records
+
+
+def test_a_run_that_outlasts_the_drain_is_told_to_end(tmp_path: Path) -> None:
+    model = slow(tmp_path / "m.onnx", layers=4000)
+    limits = {"EDGE_RUNTIME__LIMITS__DRAIN_TIMEOUT_S": "0.2"}
+    with daemon(f"m={model}", environment=limits) as running, running.connect() as sock:
+        sock.sendall(infer_zeros("m", [64, 512]))
+        eventually(
+            lambda: (
+                b'requests_in_flight{model="m",version="1"} 1.0'
+                in running.request("GET", "/metrics").body
+            ),
+            "the run's start",
+        )
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert "connections are cut" in running.log()
+        assert running.log().rstrip().endswith("stopped")

@@ -188,7 +188,6 @@ def test_a_broken_file_of_the_same_version_leaves_the_loaded_one_answering(tmp_p
         assert index(running)["m", "1"][0] == "READY"
 
 
-@pytest.mark.xfail(strict=True, reason="Catalog.note_problem ignores a version that is serving")
 def test_the_index_says_that_the_new_files_of_a_serving_version_are_broken(tmp_path: Path) -> None:
     model = add_constant(tmp_path / "m.onnx", 1.0)
     with daemon(f"m={model}") as running:

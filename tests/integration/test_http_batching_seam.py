@@ -13,6 +13,7 @@ import uvloop
 
 from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
+from edge_runtime.api.http import Budget
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import data_routes
 from edge_runtime.api.timeouts import Timeouts
@@ -100,7 +101,7 @@ async def served(model: Path, socket: Path) -> AsyncIterator[tuple[ToyBatcher, C
     statistics = ServerStatistics(time.time())
     handlers = Handlers(catalog, Inference(catalog, toy.submit), statistics, reload, 16)
     router = Router(data_routes(handlers))
-    door = Door(router.dispatch, Limits(), statistics, Timeouts(loop))
+    door = Door(router.dispatch, Limits(), statistics, Timeouts(loop), Budget())
     listeners = Listeners()
     listeners.add(bind_unix(socket), door.connection)
     await listeners.start()
@@ -110,7 +111,7 @@ async def served(model: Path, socket: Path) -> AsyncIterator[tuple[ToyBatcher, C
         listeners.close()
         door.abort()
         await door.empty.wait()
-        scheduler.close()
+        await scheduler.close(within_s=10)
         await catalog.close()
 
 

@@ -330,11 +330,35 @@ async def test_dropped_version_is_unloaded_and_kept_one_stays(
 async def test_problem_of_a_version_that_could_not_be_tried_is_in_the_index(
     catalog: Catalog,
 ) -> None:
-    catalog.note_problem("m", 1, "no such file")
+    missing = ArtifactError("there is no file /srv/models/m.onnx; put one there")
+    catalog.note_problem("m", 1, missing)
     assert states(catalog) == {"1": "UNAVAILABLE"}
     await serve(catalog, 1)
-    catalog.note_problem("m", 1, "no such file")
-    assert states(catalog) == {"1": "READY"}
+    for version in (1, None):
+        catalog.note_problem("m", version, missing)
+        ((_, number, state),) = catalog.index()
+        assert (number, state.state) == ("1", "READY")
+        assert state.reason.endswith("the new ones failed: there is no file m.onnx; put one there")
+
+
+async def test_problem_of_a_whole_model_invents_no_version(catalog: Catalog) -> None:
+    catalog.note_problem("m", None, ArtifactError("no version folder"))
+    assert [(name, number) for name, number, _ in catalog.index()] == [("m", "")]
+    for version in ("", "7"):
+        with pytest.raises(ModelNotReadyError, match="no version folder"):
+            catalog.lease("m", version)
+    await serve(catalog, 2)
+    assert states(catalog) == {"2": "READY"}
+
+
+async def test_an_unknown_model_may_yet_come_while_the_daemon_starts(catalog: Catalog) -> None:
+    catalog.is_settled = False
+    with pytest.raises(ModelNotReadyError, match="starting") as caught:
+        catalog.lease("m")
+    assert caught.value.retry_after_s == 1
+    catalog.is_settled = True
+    with pytest.raises(ModelNotFoundError):
+        catalog.lease("m")
 
 
 async def test_close_frees_everything(loader: FakeLoader) -> None:

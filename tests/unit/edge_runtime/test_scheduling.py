@@ -25,6 +25,7 @@ from tests.fakes import FakeSession, Gate, known_cost
 
 LIMIT_NS = 500_000
 QUEUE_DEPTH = 3
+CLOSE_S = 10.0
 FEEDS = {"a": np.ones((1, 2), "<f4"), "b": np.ones((1, 2), "<f4")}
 
 
@@ -92,7 +93,7 @@ class Bench:
 async def bench() -> AsyncIterator[Bench]:
     made = Bench()
     yield made
-    made.scheduler.close()
+    await made.scheduler.close(CLOSE_S)
 
 
 @pytest_asyncio.fixture
@@ -310,10 +311,27 @@ async def test_failed_run_teaches_nothing(bench: Bench) -> None:
 async def test_close_fails_what_waits_and_finishes_what_runs(bench: Bench, gate: Gate) -> None:
     waiting = [bench.submit(cost=cost) for cost in (known_cost(1000), known_cost(LIMIT_NS * 2))]
     gate.open()
-    bench.scheduler.close()
+    assert await bench.scheduler.close(CLOSE_S)
     assert [type(run.error) for run in waiting] == [UnavailableError] * 2
     finished = await bench.until_finished(3)
     assert finished[2].error is None
+
+
+@pytest.mark.asyncio
+async def test_close_does_not_wait_for_ever(bench: Bench, gate: Gate) -> None:
+    assert not await bench.scheduler.close(within_s=0.0)
+    gate.open()
+
+
+@pytest.mark.asyncio
+async def test_clients_that_left_make_room_in_a_full_queue(bench: Bench, gate: Gate) -> None:
+    waiting = [bench.submit() for _ in range(QUEUE_DEPTH)]
+    waiting[0].request.cancelled = True
+    assert bench.submit().error is None
+    assert isinstance(waiting[0].error, UnavailableError)
+    assert isinstance(bench.submit().error, OverloadedError)
+    gate.open()
+    await bench.until_finished(QUEUE_DEPTH + 3)
 
 
 # -- what a run costs ---------------------------------------------------------------------------

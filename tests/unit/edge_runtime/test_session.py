@@ -15,7 +15,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge_runtime.datatypes import ALL, BF16, BY_NAME, BYTES, Datatype
-from edge_runtime.errors import EdgeRuntimeError, InvalidTensorError, ModelLoadError
+from edge_runtime.errors import (
+    EdgeRuntimeError,
+    InvalidTensorError,
+    ModelFailedError,
+    ModelLoadError,
+)
 from edge_runtime.session import (
     CPU_PROVIDER,
     Session,
@@ -90,6 +95,13 @@ def test_several_threads_run_one_session(make: Make) -> None:
 
 def test_session_says_where_it_runs(make: Make) -> None:
     assert make().providers == (CPU_PROVIDER,)
+
+
+def test_terminated_session_fails_and_says_so(make: Make) -> None:
+    session = make()
+    session.terminate()
+    with pytest.raises(ModelFailedError):
+        session.run(["sum"], {"a": rows(1), "b": rows(1)})
 
 
 def test_closed_session_does_not_run(make: Make) -> None:
