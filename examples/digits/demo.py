@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from edge_runtime.client import Client
 from numpy.typing import NDArray
 
+from edge_runtime.client import Client
 from edge_runtime.errors import EdgeRuntimeError
 
 HERE: Final = Path(__file__).parent
