@@ -145,9 +145,7 @@ class Catalog:
             ModelNotFoundError: No such model or version is known.
             ModelNotReadyError: It is known, but not loaded.
         """
-        loaded = route(self._table, name, version)
-        if loaded is None:
-            raise self._missing(name, version)
+        loaded = self.peek(name, version)
         loaded.leases += 1
         return loaded
 

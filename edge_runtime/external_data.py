@@ -5,6 +5,7 @@ can hold a tensor and steps over every payload, so a model with gigabytes of wei
 graph costs. Field numbers are those of ``onnx.proto``; a test compares them with the package.
 """
 
+import contextlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -121,6 +122,8 @@ def _checked(location: bytes, model_path: Path, shown: str) -> str:
         raise ModelLoadError(f"{problem} is not a file name within its folder; {remedy}") from error
     folder = model_path.parent
     try:
+        with contextlib.suppress(FileNotFoundError):  # said later, by whoever needs the file
+            (folder / relative).stat()  # from Python 3.13 on, resolve() takes a loop for a file
         inside = (folder / relative).resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError) as error:
         raise ModelLoadError(f"{problem} cannot be followed: {error}; {remedy}") from error

