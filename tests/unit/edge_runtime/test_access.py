@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import grp
 import os
-import shutil
 import socket
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +15,6 @@ import uvloop
 from edge_runtime.access import PATH_BYTES, Peer, TcpAddress, UnixAddress, passed_address
 from edge_runtime.errors import ConfigError, SocketError
 from edge_runtime.listeners import bind_tcp
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp"))  # short: a socket's path has 107 bytes
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,9 @@
-"""The daemon's doors: how sockets come to be, are shared out, and go."""
+"""The daemon's doors together: how they open, serve, and close."""
 
 import asyncio
 import contextlib
-import errno
 import gc
-import grp
-import logging
-import os
-import shutil
 import socket
-import stat
-import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -20,7 +12,6 @@ from typing import Final, cast
 import pytest
 import uvloop
 
-from edge_runtime.access import UnixAddress
 from edge_runtime.errors import SocketError
 from edge_runtime.listeners import BACKLOG, Listeners, bind_tcp, bind_unix
 
@@ -28,20 +19,6 @@ DEADLINE_S: Final = 10.0
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 Run = Callable[[Coroutine[object, object, None]], None]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp"))  # short: a socket's path has 107 bytes
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def umask_zero() -> Iterator[None]:
-    before = os.umask(0)
-    yield
-    os.umask(before)
 
 
 @pytest.fixture(params=list(LOOPS))
@@ -66,25 +43,12 @@ def doors(run: Run) -> Iterator[Listeners]:
     made.close()
 
 
-def _mode(path: Path) -> int:
-    return stat.S_IMODE(path.lstat().st_mode)
-
-
 def _connect(path: Path) -> socket.socket:
     """Connect, or fail if one would have to wait for room in the backlog."""
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(0)
     client.connect(str(path))
     return client
-
-
-def _a_group() -> grp.struct_group:
-    """Find a group, not our own, that this user may give a socket to."""
-    allowed = grp.getgrall() if os.geteuid() == 0 else map(grp.getgrgid, os.getgroups())
-    for group in allowed:
-        if group.gr_gid != os.getegid():
-            return group
-    pytest.skip("this user has no second group")
 
 
 class Greeter(asyncio.Protocol):
@@ -95,155 +59,6 @@ class Greeter(asyncio.Protocol):
         writer = cast("asyncio.WriteTransport", transport)
         writer.write(b"hello")
         writer.close()
-
-
-# --- who may open it ---------------------------------------------------------------------------
-
-
-class _Watching(socket.socket):
-    """Notes the mode that a path has at the moment it comes into being."""
-
-    seen: list[int]
-
-    def bind(self, address: object, /) -> None:
-        super().bind(address)  # type: ignore[arg-type]
-        assert isinstance(address, str | bytes)
-        self.seen.append(_mode(Path(os.fsdecode(address))))
-
-
-@pytest.mark.usefixtures("umask_zero")
-@pytest.mark.parametrize("with_group", [False, True])
-def test_socket_is_never_wider_than_0660_even_under_umask_zero(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_group: bool
-) -> None:
-    group = _a_group() if with_group else None
-    monkeypatch.setattr(_Watching, "seen", [], raising=False)
-    monkeypatch.setattr(socket, "socket", _Watching)
-    changes: list[tuple[int, int]] = []
-    chmod = Path.chmod
-
-    def watch_chmod(path: Path, mode: int) -> None:
-        changes.append((path.lstat().st_gid, _mode(path)))
-        chmod(path, mode)
-
-    monkeypatch.setattr(Path, "chmod", watch_chmod)
-
-    bound = bind_unix(folder / "runtime.sock", group=group.gr_name if group else "")
-    with contextlib.closing(bound):
-        assert _mode(folder / "runtime.sock") == 0o660
-    # Opened to the group only after it had become the right one.
-    assert _Watching.seen == [0o600 if group else 0o660]
-    assert changes == ([(group.gr_gid, 0o600)] if group else [])
-    # The watching itself works: without our care this is what one gets.
-    with socket.socket(socket.AF_UNIX) as careless:
-        careless.bind(str(folder / "careless"))
-    assert _Watching.seen[-1] == 0o777
-
-
-@pytest.mark.usefixtures("umask_zero")
-def test_no_other_process_ever_sees_a_wider_mode(folder: Path) -> None:
-    path = folder / "runtime.sock"
-    seen: set[int] = set()
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.is_set():
-            with contextlib.suppress(FileNotFoundError):
-                seen.add(_mode(path))
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    group = _a_group().gr_name
-    try:
-        for turn in range(300):
-            bind_unix(path, group=group if turn % 2 else "").close()
-    finally:
-        done.set()
-        watcher.join()
-    assert seen <= {0o600, 0o660}
-
-
-def test_umask_of_the_process_is_restored_after_success_and_failure(folder: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        bind_unix(folder / "a.sock").close()
-        (folder / "file").touch()
-        with pytest.raises(SocketError):
-            bind_unix(folder / "file")
-    finally:
-        assert os.umask(before) == 0o027
-
-
-@pytest.mark.usefixtures("umask_zero")
-def test_missing_folders_are_made_for_the_owner_only(folder: Path) -> None:
-    bind_unix(folder / "a" / "b" / "runtime.sock").close()
-    assert _mode(folder / "a") == _mode(folder / "a" / "b") == 0o700
-
-
-def test_folder_that_exists_keeps_its_mode(folder: Path) -> None:
-    folder.chmod(0o755)
-    bind_unix(folder / "runtime.sock").close()
-    assert _mode(folder) == 0o755
-
-
-def test_group_gets_the_socket(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    group = _a_group()
-    folder.chmod(0o711)
-    with contextlib.closing(bind_unix(folder / "admin.sock", group=group.gr_name)) as bound:
-        assert (folder / "admin.sock").stat().st_gid == group.gr_gid
-        assert bound.address == UnixAddress("admin", folder / "admin.sock", group.gr_name)
-    assert caplog.records == []
-
-
-def test_group_that_cannot_reach_its_socket_is_reported(
-    folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        bind_unix(folder / "admin.sock", group=_a_group().gr_name).close()
-    assert "cannot enter" in caplog.text
-
-
-def test_unknown_group_leaves_nothing_behind(folder: Path) -> None:
-    with pytest.raises(SocketError, match="no group 'nobody-has-this'"):
-        bind_unix(folder / "runtime.sock", group="nobody-has-this")
-    assert list(folder.iterdir()) == []
-
-
-def test_group_that_may_not_be_given_leaves_no_socket_and_no_lock(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_arguments: object, **_options: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "chown", refuse)
-        with pytest.raises(SocketError, match="not permitted; add the daemon's user to the group"):
-            bind_unix(folder / "runtime.sock", group=grp.getgrgid(os.getgid()).gr_name)
-    assert not (folder / "runtime.sock").exists()
-    bind_unix(folder / "runtime.sock").close()
-
-
-# --- closing ------------------------------------------------------------------------------------
-
-
-def test_closing_removes_the_path_and_frees_it_for_the_next(folder: Path) -> None:
-    path = folder / "runtime.sock"
-    for _ in range(2):
-        bound = bind_unix(path)
-        bound.close()
-        bound.close()
-        assert not bound.is_open
-        assert not bound.has_waiting()
-        assert not path.exists()
-
-
-def test_closing_leaves_what_somebody_else_put_at_the_path(folder: Path) -> None:
-    path = folder / "runtime.sock"
-    bound = bind_unix(path)
-    path.unlink()
-    path.write_text("another's")
-    bound.close()
-    assert path.read_text() == "another's"
 
 
 # --- all doors together -------------------------------------------------------------------------

@@ -3,11 +3,9 @@
 import asyncio
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,13 +38,6 @@ except SocketError as error:
     said = {"error": error.message}
 print(json.dumps([said, [key for key in os.environ if key.startswith("LISTEN_")]]))
 """
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(dir="/tmp"))  # short: a socket's path has 107 bytes
-    yield path
-    shutil.rmtree(path)
 
 
 def _activate(descriptors: list[int], **change: str) -> dict[str, object]:
