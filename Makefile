@@ -48,10 +48,14 @@ clean:  ## Remove environments, caches and build products
 		.import_linter_cache .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# Debian keeps venv apart from Python; half an environment would pass for a whole one next time.
+make-venv = $(PYTHON) -m venv $(1) || { rm -rf $(1); \
+	echo "$(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv"; exit 4; }
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.12 ..."; exit 4; }
-	$(PYTHON) -m venv $(VENV)
+	$(call make-venv,$(VENV))
 
 $(VENV)/base.stamp: requirements/base.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements/base.txt
@@ -66,11 +70,11 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 # perf_analyzer is inside this old wheel; what the wheel names as its dependencies is not needed.
 # It links libb64, a system package (apt-get install libb64-0d).
 $(VENV)-perf/stamp: requirements/peers-perf.in
-	$(PYTHON) -m venv $(VENV)-perf
+	$(call make-venv,$(VENV)-perf)
 	$(VENV)-perf/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $<
 	@touch $@
 
 $(VENV)-%/stamp: requirements/peers-%.in
-	$(PYTHON) -m venv $(VENV)-$*
+	$(call make-venv,$(VENV)-$*)
 	$(VENV)-$*/bin/python -m pip --disable-pip-version-check -q install -r $<
 	@touch $@

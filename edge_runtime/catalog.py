@@ -25,7 +25,7 @@ from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.metrics import VersionStatistics
 from edge_runtime.repository import Bundle
 from edge_runtime.scheduling import RunCost, Runnable
-from edge_runtime.session import release_memory
+from edge_runtime.session import SessionSettings, release_memory
 from edge_runtime.tensors import Signature
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ class LoadedVersion:
         variant_reason: Why that one.
         session: What runs.
         signature: What it takes and gives.
+        settings: How the session was loaded.
         load_s: How long loading took, in seconds.
         leases: Requests that use it now.
     """
@@ -72,6 +73,7 @@ class LoadedVersion:
     variant_reason: str
     session: LoadedSession
     signature: Signature
+    settings: SessionSettings = field(default_factory=SessionSettings)
     load_s: float = 0.0
     statistics: VersionStatistics = field(default_factory=VersionStatistics)
     cost: RunCost = field(default_factory=RunCost)
@@ -96,8 +98,9 @@ class VersionState:
 
 
 Table = Mapping[str, Routes]
-Loader = Callable[[Bundle], LoadedVersion]
+Loader = Callable[[Bundle, LoadedVersion | None], LoadedVersion]
 _Result = TypeVar("_Result")
+CLOSE_S: Final = 10.0
 UNKNOWN_VERSION: Final = 0  # of a problem that concerns a whole model
 _folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
 _EMPTY: Final[Table] = MappingProxyType({})
@@ -121,7 +124,8 @@ class Catalog:
     """The models in memory.
 
     Args:
-        loader: Makes a bundle runnable; called on the loader thread.
+        loader: Makes a bundle runnable, or gives back what serves now if nothing would change;
+            called on the loader thread.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -130,6 +134,8 @@ class Catalog:
         self._states: dict[tuple[str, int], VersionState] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._changing = asyncio.Lock()
+        self._leaving: set[LoadedVersion] = set()
+        self._is_closing = False
         #: Whether every model has been looked for; while not, an unknown one may yet come.
         self.is_settled = True
 
@@ -169,10 +175,8 @@ class Catalog:
 
     def index(self) -> list[tuple[str, str, VersionState]]:
         """List every version known: name, version (empty: of the whole model), state."""
-        return [
-            (name, str(version or ""), state)
-            for (name, version), state in sorted(self._states.items())
-        ]
+        states = sorted(self._states.items())
+        return [(name, str(version or ""), state) for (name, version), state in states]
 
     def loaded(self) -> list[LoadedVersion]:
         """List every version that answers, by name and number."""
@@ -185,8 +189,8 @@ class Catalog:
     async def apply(self, name: str, desired: Mapping[int, Bundle]) -> None:
         """Make exactly these versions of a model answer, without a moment when none does.
 
-        New versions are loaded first, then the table is replaced, then what is left over is let
-        go. A version that cannot be loaded leaves what it would have replaced in place.
+        New versions are loaded first, then the table is replaced, then the rest is let go. A
+        version that cannot be loaded leaves what it would have replaced in place.
 
         Args:
             name: The model.
@@ -244,15 +248,31 @@ class Catalog:
             self._states[key] = VersionState("UNAVAILABLE", _public(error))
 
     def terminate(self) -> None:
-        """Make every run that goes on end early, with an error: the daemon is stopping."""
-        for loaded in self.loaded():
+        """Load nothing any more, and make every run that goes on end early: the daemon stops."""
+        self._is_closing = True
+        for loaded in (*self.loaded(), *self._leaving):
             loaded.session.terminate()
 
-    async def close(self) -> None:
-        """Unload everything and end the loader thread."""
-        for name in list(self._table):
-            await self.apply(name, {})
+    async def close(self, within_s: float = CLOSE_S) -> bool:
+        """Unload everything and end the loader thread.
+
+        Args:
+            within_s: Time for a load that goes on and for the last leases, in seconds.
+
+        Returns:
+            Whether all of it has ended; a load cannot be cut from outside.
+        """
+        self._is_closing = True
+        try:
+            async with asyncio.timeout(within_s):
+                for name in list(self._table):
+                    await self.apply(name, {})
+                await self.off_loop(lambda: None)
+        except TimeoutError:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            return False
         self._thread.shutdown(wait=True)
+        return True
 
     async def off_loop(self, work: Callable[[], _Result]) -> _Result:
         """Do slow work, such as reading folders, on the loader thread."""
@@ -261,12 +281,14 @@ class Catalog:
     async def _load(
         self, name: str, version: int, bundle: Bundle, current: Mapping[str, LoadedVersion]
     ) -> LoadedVersion:
+        if self._is_closing:
+            raise ModelNotReadyError("the daemon is stopping, and loads nothing any more")
         serving = current.get(str(version))
         if serving is None:
             self._states[name, version] = VersionState("LOADING")
         loop = asyncio.get_running_loop()
         try:
-            loaded = await loop.run_in_executor(self._thread, self._load_now, bundle)
+            loaded = await loop.run_in_executor(self._thread, self._load_now, bundle, serving)
         except EdgeRuntimeError as error:
             _log.error("model %s version %s: %s", name, version, error.message)
             self._states[name, version] = (
@@ -276,22 +298,16 @@ class Catalog:
         # What the index said of an earlier attempt no longer holds.
         if serving is not None:
             self._states[name, version] = VersionState("READY")
-            if serving.digest == loaded.digest:  # nothing changed on disk
-                self._thread.submit(loaded.session.close)
-                return serving
-        _log.info(
-            "model %s version %s loaded in %.3f s: %s",
-            name,
-            version,
-            loaded.load_s,
-            loaded.variant_reason,
-        )
+        if loaded is serving:
+            return serving
+        text = "model %s version %s loaded in %.3f s: %s"
+        _log.info(text, name, version, loaded.load_s, loaded.variant_reason)
         return loaded
 
-    def _load_now(self, bundle: Bundle) -> LoadedVersion:
+    def _load_now(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
         """Load on the loader thread; whatever fails there is a failed load and nothing more."""
         try:
-            return self._loader(bundle)
+            return self._loader(bundle, serving)
         except EdgeRuntimeError:
             raise
         except Exception as error:
@@ -321,12 +337,14 @@ class Catalog:
         for old in versions:
             gone = old.gone = asyncio.Event()
             leaving.append((old, gone))
+            self._leaving.add(old)
             if old.version not in kept:
                 self._states[old.name, int(old.version)] = VersionState("UNLOADING")
             if not old.leases:
                 self._dispose(old, gone)
         for old, gone in leaving:
             await gone.wait()
+            self._leaving.discard(old)
             key = (old.name, int(old.version))
             # Another load may have brought the version back meanwhile, or failed to.
             if old.version not in kept and self._states[key].state == "UNLOADING":

@@ -16,6 +16,7 @@ from msgspec import Meta
 from edge_runtime.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "EDGE_RUNTIME__"
+SECONDS_MAX: Final = 366 * 86_400  # a year; infinity and slips are above it
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -35,7 +36,10 @@ class Model(Settings, frozen=True):
 
     path: Annotated[
         str,
-        Meta(description="Model file or bundle directory; empty: found in a repository."),
+        Meta(
+            description="Model file or bundle directory; empty: found in a repository. In a file, "
+            "a relative path starts at the file's folder, elsewhere at the working directory."
+        ),
     ] = ""
     version_policy: Annotated[
         VersionPolicy,
@@ -109,6 +113,7 @@ class Engine(Settings, frozen=True):
         float,
         Meta(
             ge=0,
+            le=SECONDS_MAX,
             description="Runs expected to be shorter than this many seconds execute on the "
             "event loop's own thread; handing over to the pool costs about 0.1 ms.",
         ),
@@ -137,31 +142,48 @@ class Limits(Settings, frozen=True):
     ] = 67_108_864
     body_bytes_in_flight: Annotated[
         int,
-        Meta(ge=0, description="Bodies of all requests being received together, in bytes."),
+        Meta(ge=0, description="Bodies over 64 KiB of all unanswered requests together, in bytes."),
     ] = 268_435_456
     chunks: Annotated[
         int, Meta(ge=1, description="Chunks of one chunked body (Triton's limit is the same).")
     ] = 65_536
+    json_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="JSON part of one request, in bytes. Decoding it holds up all others, "
+            "about 50 ms a megabyte; binary tensors cost nothing of the kind.",
+        ),
+    ] = 16_777_216
     json_depth: Annotated[
         int, Meta(ge=1, le=64, description="Nesting of a tensor's JSON `data`.")
     ] = 16
     connections: Annotated[
-        int, Meta(ge=1, description="Open connections, all sockets together; more get 503.")
+        int, Meta(ge=1, description="Open connections on each listening socket; more get 503.")
     ] = 512
     pipeline_depth: Annotated[
         int,
         Meta(ge=1, description="Unanswered requests on one connection; more wait unread."),
     ] = 64
     idle_timeout_s: Annotated[
-        float, Meta(gt=0, description="A connection without a request is closed after this.")
+        float,
+        Meta(
+            gt=0, le=SECONDS_MAX, description="A connection without a request is closed after this."
+        ),
     ] = 75.0
     header_timeout_s: Annotated[
-        float, Meta(gt=0, description="Time from a request's first byte to its last header byte.")
+        float,
+        Meta(
+            gt=0,
+            le=SECONDS_MAX,
+            description="Time from a request's first byte to its last header byte.",
+        ),
     ] = 10.0
     body_timeout_s: Annotated[
         float,
         Meta(
             gt=0,
+            le=SECONDS_MAX,
             description="Grace for a body, on top of the time that `body_rate_bytes_per_s` allows.",
         ),
     ] = 10.0
@@ -172,12 +194,17 @@ class Limits(Settings, frozen=True):
         float,
         Meta(
             gt=0,
+            le=SECONDS_MAX,
             description="Grace for a client to read, on top of what the rate above allows.",
         ),
     ] = 10.0
     drain_timeout_s: Annotated[
         float,
-        Meta(gt=0, description="On stop, time for requests in flight before they are cut."),
+        Meta(
+            gt=0,
+            le=SECONDS_MAX,
+            description="On stop, time for requests in flight before they are cut.",
+        ),
     ] = 20.0
 
 
@@ -200,7 +227,10 @@ class Config(Settings, frozen=True):
     ] = {}
     repositories: Annotated[
         tuple[str, ...],
-        Meta(description="Model repository folders (`<name>/<version>/model.onnx`)."),
+        Meta(
+            description="Model repository folders (`<name>/<version>/model.onnx`). In a file, "
+            "relative ones start at the file's folder, elsewhere at the working directory."
+        ),
     ] = ()
     state_dir: Annotated[
         str,
@@ -237,10 +267,15 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         origin = str(path)
         try:
             raw = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+        except FileNotFoundError as error:
+            raise ConfigError(f"there is no configuration file {path}") from error
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"the configuration {path} is not UTF-8 text") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not TOML: {error}") from error
+        _anchor(raw, path.absolute().parent)
     for variable, text in sorted(environment.items()):
         if variable.startswith(ENVIRONMENT_PREFIX):
             keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
@@ -261,7 +296,7 @@ def parse(raw: Mapping[str, Any], origin: str) -> Config:
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_with_key(str(error))}") from error
+        raise ConfigError(f"{origin}: {_with_key(raw, str(error))}") from error
     for name, model in config.models.items():
         policy = model.version_policy
         if (policy.latest is not None) + policy.all + bool(policy.specific) > 1:
@@ -285,9 +320,36 @@ def _set(raw: dict[str, Any], keys: list[str], text: str, variable: str) -> None
     table[keys[-1]] = value
 
 
-def _with_key(text: str) -> str:
+def _anchor(raw: dict[str, Any], folder: Path) -> None:
+    """Make a file's relative model and repository paths start at its folder.
+
+    What is no path is left for ``parse`` to refuse.
+    """
+    repositories, models = raw.get("repositories"), raw.get("models")
+    if isinstance(repositories, list):
+        raw["repositories"] = [_anchored(each, folder) for each in repositories]
+    for model in models.values() if isinstance(models, dict) else ():
+        if isinstance(model, dict) and "path" in model:
+            model["path"] = _anchored(model["path"], folder)
+
+
+def _anchored(path: Any, folder: Path) -> Any:  # noqa: ANN401 - any TOML value
+    return str(folder / path) if isinstance(path, str) and path else path
+
+
+def _with_key(raw: Mapping[str, Any], text: str) -> str:
     """Turn msgspec's ``... - at `$.limits.chunks``` into ``limits.chunks: ...``."""
-    message, separator, path = text.partition(" - at `$")
-    if not separator:
-        return message
-    return f"{path.rstrip('`').lstrip('.') or 'top level'}: {message}"
+    message, _, path = text.partition(" - at `$")
+    key = path.rstrip("`").lstrip(".")
+    if key.startswith("models[...]"):
+        # msgspec names no keys of a dict: the first model that it refuses is the one it meant.
+        for name, model in raw["models"].items():
+            try:
+                msgspec.convert(model, Model)
+            except msgspec.ValidationError:
+                key = f"models.{name}{key.removeprefix('models[...]')}"
+                break
+    unknown = message.removeprefix("Object contains unknown field `")
+    if unknown != message:
+        return f"unknown key `{key}{'.' if key else ''}{unknown}"  # ends with a backtick already
+    return f"{key or 'top level'}: {message}"

@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from time import time
@@ -30,6 +30,7 @@ from edge_runtime.errors import (
     EdgeRuntimeError,
     ModelLoadError,
     ModelNotFoundError,
+    SocketError,
 )
 from edge_runtime.hardware import cpu_facts, usable_cpus
 from edge_runtime.inference import Inference
@@ -51,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 TERMINATE_S: Final = 2.0  # after the drain: for runs that were told to end early
 _NS: Final = 1e9
+_DOORS: Final = (access.RUNTIME, access.ADMIN, access.HTTP)
 
 ReadConfig = Callable[[], Config]
 
@@ -99,6 +101,11 @@ def bind(settings: Config) -> list[BoundSocket]:
     bound: list[BoundSocket] = []
     try:
         for name, passed in listen_fds().items():
+            if name not in _DOORS:
+                raise SocketError(
+                    f"systemd passes a socket named {name!r}; FileDescriptorName= must be one of "
+                    f"{', '.join(_DOORS)}"
+                )
             bound += [adopt(sock, name=name) for sock in passed]
         names = {each.address.name for each in bound}
         sockets = settings.sockets
@@ -150,9 +157,12 @@ class Daemon:
         self._statistics = ServerStatistics(time())
         self._listeners = Listeners()
         self._doors: list[Door] = []
+        self._handlers: Handlers | None = None
         self._catalog = Catalog(self._load)
         self._catalog.is_settled = False
         self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._started = asyncio.Event()
         self._stop = asyncio.Event()
         #: Whether every thread has ended.
         self.is_clean = False
@@ -172,40 +182,56 @@ class Daemon:
             Inference(self._catalog, scheduler.submit),
             self._statistics,
             self._reload_model,
-            self._settings.limits.json_depth,
+            self._settings.limits,
         )
+        self._handlers = handlers
         self._open_doors(loop, handlers)
-        tasks: set[asyncio.Task[None]] = set()
-
-        def hang_up() -> None:
-            task = loop.create_task(self._reload_all(), name="reload")
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             await self._listeners.start()
-            await self._start_models()
-            self._catalog.is_settled = True
-            gc.freeze()  # what is alive now lives for long: collections need not look at it
-            handlers.is_ready = True
-            self._notifier.ready()
-            for name, address in self._listeners.addresses:
-                _log.info("listening on %s (%s)", address, name)
-            self._watch(loop)
-            await self._stop.wait()
+            if await self._unless_stopped(self._start_models()):
+                self._catalog.is_settled = True
+                gc.freeze()  # what is alive now lives for long: collections need not look at it
+                handlers.is_ready = True
+                self._notifier.ready()
+                for name, address in self._listeners.addresses:
+                    _log.info("listening on %s (%s)", address, name)
+                self._watch(loop)
+                self._started.set()
+                await self._stop.wait()
         finally:
             handlers.is_ready = False
             self._notifier.stopping()
+            for task in self._reloads:
+                task.cancel()
             await self._drain()
-            self.is_clean = await scheduler.close(TERMINATE_S)
+            # Nobody waits for an answer any more; a load or a run that goes on gets a moment.
+            self._catalog.terminate()
+            runs_ended = await scheduler.close(TERMINATE_S)
+            self.is_clean = runs_ended and await self._catalog.close(TERMINATE_S)
             if self.is_clean:
-                await self._catalog.close()
                 _log.info("stopped")
             else:
-                _log.error("stopped, while a run of a model does not end")
+                _log.error("stopped, while a run or a load of a model does not end")
+
+    async def _unless_stopped(self, work: Coroutine[None, None, None]) -> bool:
+        """Do something long; give it up when the daemon is told to stop. Whether it was done."""
+        task = asyncio.ensure_future(work)
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        if self._stop.is_set():
+            task.cancel()
+            return False
+        stop.cancel()
+        await task
+        return True
+
+    def _hang_up(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload_all(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     def _open_doors(self, loop: asyncio.AbstractEventLoop, handlers: Handlers) -> None:
         timeouts = Timeouts(loop)
@@ -220,10 +246,11 @@ class Daemon:
 
     # -- models --------------------------------------------------------------------------------
 
-    def _load(self, bundle: Bundle) -> LoadedVersion:
+    def _load(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
         """Load a bundle; called on the catalog's loader thread."""
         return load_bundle(
             bundle,
+            serving,
             engine=self._settings.engine,
             settings=self._settings.models.get(bundle.manifest.name, Model()),
             providers=self._providers,
@@ -231,10 +258,10 @@ class Daemon:
             cpus=self._cpus,
         )
 
-    async def _discover(self, only: str = "") -> Discovery:
+    async def _discover(self, only: str = "", without: Collection[int] = ()) -> Discovery:
         settings = self._settings
         found = await self._catalog.off_loop(
-            partial(discover, settings.models, settings.repositories, only)
+            partial(discover, settings.models, settings.repositories, only, without)
         )
         for problem in found.problems:
             where = f"model {problem.name}" if problem.name else "repository"
@@ -250,12 +277,28 @@ class Daemon:
         found = await self._discover()
         failures = [problem.error for problem in found.problems]
         for name, bundles in found.bundles.items():
+            failures += await self._start_model(name, bundles)
+        if failures and not self._catalog.table:
+            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
+        if not self._catalog.table:
+            _log.warning("the repositories hold no model yet")
+
+    async def _start_model(
+        self, name: str, bundles: Mapping[int, Bundle]
+    ) -> list[EdgeRuntimeError]:
+        """Load a model; where no wanted version can be loaded, an older one. What went wrong."""
+        failures: list[EdgeRuntimeError] = []
+        tried: set[int] = set()
+        while not tried.issuperset(bundles):
             try:
                 await self._catalog.apply(name, bundles)
             except EdgeRuntimeError as error:
                 failures.append(error)
-        if failures and not self._catalog.table:
-            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
+            if name in self._catalog.table:
+                break
+            tried |= bundles.keys()
+            bundles = (await self._discover(name, tried)).bundles.get(name, {})
+        return failures
 
     async def _reload_model(self, name: str) -> None:
         """Read one model's files anew and swap them in (repository ``load``)."""
@@ -273,6 +316,7 @@ class Daemon:
 
     async def _reload_all(self) -> None:
         """Read the configuration and every model folder again (SIGHUP)."""
+        await self._started.wait()
         async with self._reloading:
             self._notifier.reloading()
             try:
@@ -288,6 +332,8 @@ class Daemon:
         logs.configure(settings.log)
         for door in self._doors:
             door.limits = settings.limits
+        if self._handlers is not None:
+            self._handlers.limits = settings.limits
         if _needs_restart(before) != _needs_restart(settings):
             _log.warning("changes of sockets, http, engine and state_dir need a restart")
         _log.info("configuration read again")
@@ -295,7 +341,7 @@ class Daemon:
     async def _apply_all(self) -> None:
         found = await self._discover()
         troubled = {problem.name for problem in found.problems}
-        for name in [*found.bundles, *self._catalog.table]:
+        for name in dict.fromkeys([*found.bundles, *self._catalog.table]):
             if name not in found.bundles and name in troubled:
                 continue  # broken on disk, still fine in memory
             try:
@@ -320,7 +366,6 @@ class Daemon:
             )
             for door in self._doors:
                 door.abort()
-            self._catalog.terminate()
         self._listeners.close()
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:

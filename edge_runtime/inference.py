@@ -1,8 +1,8 @@
 """The whole request path, top to bottom: lease, check, run, answer.
 
-Callback style: ``submit(request, reply)`` may complete before it returns, so a short model costs
-no Task, no Future and no turn of the loop. ``execute`` is the seam where batching and the cache
-sit: anything that takes a ``Run`` and calls its ``done``.
+Callback style: ``submit(request, reply)`` costs no Task and no Future; short runs of one turn of
+the loop are executed together. ``execute`` is the seam where batching and the cache sit: anything
+that takes a ``Run`` and calls its ``done``.
 """
 
 import logging
@@ -84,6 +84,9 @@ class Inference:
             self._catalog.release(version)
             reply(error)
             return
+        except BaseException:
+            self._catalog.release(version)
+            raise
 
         def done(run: Run) -> None:
             try:
@@ -113,6 +116,7 @@ class Inference:
                 names=[output.name for output in wanted],
                 feeds=feeds,
                 rows=signature.rows(feeds),
+                size=sum([array.size for array in feeds.values()]),
                 request=request,
                 done=done,
                 received=received,

@@ -20,6 +20,7 @@ from edge_runtime.tensors import Signature, TensorSpec, fits
 
 def load_bundle(
     bundle: Bundle,
+    serving: LoadedVersion | None = None,
     *,
     engine: Engine,
     settings: Model,
@@ -31,6 +32,7 @@ def load_bundle(
 
     Args:
         bundle: What to load.
+        serving: What answers for this version now; given back if nothing would change.
         engine: How models run.
         settings: What the configuration says of this model.
         providers: Execution providers that are installed, in order.
@@ -59,6 +61,14 @@ def load_bundle(
         precise_int8=cpu.arch == "x86_64" and not cpu.vnni,
         options=variant.session_options,
     )
+    digest = variant_digest(files, session_settings.result_options)
+    if (
+        serving is not None
+        and serving.digest == digest
+        and serving.settings == session_settings
+        and serving.manifest == manifest
+    ):
+        return serving
     session = Session.load(bundle.directory / variant.file, session_settings)
     try:
         signature = _described(session.signature, manifest)
@@ -68,11 +78,12 @@ def load_bundle(
     return LoadedVersion(
         name=manifest.name,
         version=str(manifest.version),
-        digest=variant_digest(files, session_settings.result_options),
+        digest=digest,
         manifest=manifest,
         variant=variant,
         variant_reason=reason,
         session=session,
+        settings=session_settings,
         signature=signature,
         load_s=perf_counter() - started,
     )

@@ -203,20 +203,27 @@ def select_versions(available: Collection[int], policy: VersionPolicy) -> Select
     return Selection(tuple(present[-(policy.latest or 1) :]))
 
 
-def discover(models: Mapping[str, Model], repositories: Iterable[str], only: str = "") -> Discovery:
+def discover(
+    models: Mapping[str, Model],
+    repositories: Iterable[str],
+    only: str = "",
+    without: Collection[int] = (),
+) -> Discovery:
     """Find everything that is to be served; one broken model does not hide the others.
 
     Args:
         models: Configured models by name.
         repositories: Model repository folders.
         only: Look at this model alone; empty: at all. An unknown name finds nothing.
+        without: Versions that are passed over, because they could not be loaded.
     """
     problems: list[Problem] = []
     places: dict[str, list[_Versions]] = {}
     for root in repositories:
         try:
             for name, versions in scan_repository(Path(root)).items():
-                places.setdefault(name, []).append(_Versions(root, name, versions))
+                left = {key: path for key, path in versions.items() if key not in without}
+                places.setdefault(name, []).append(_Versions(root, name, left or versions))
         except ArtifactError as error:
             problems.append(Problem("", None, error))
     bundles: dict[str, dict[int, Bundle]] = {}
@@ -285,18 +292,27 @@ def _selected(
             f"{place.shown} holds no version folder that can be read; put the model into "
             f"{place.shown}/1/{MODEL_FILE}"
         )
-    selection = select_versions(place.folders.keys(), policy)
     there = ", ".join(str(version) for version in sorted(place.folders))
-    for version in selection.missing:
-        missing = ArtifactError(f"{place.shown} has no version {version}; there: {there}")
-        problems.append(Problem(name, version, missing))
     bundles: dict[int, Bundle] = {}
-    for version in selection.serve:
-        shown = f"{place.shown}/{version}"
-        try:
-            bundles[version] = _from_version_folder(place.folders[version], name, version, shown)
-        except (EdgeRuntimeError, OSError) as error:
-            problems.append(Problem(name, version, _as_ours(error, shown)))
+    broken: set[int] = set()
+    while True:
+        # Under `latest` an older version takes the place of one that cannot be read.
+        selection = select_versions(place.folders.keys() - broken, policy)
+        untried = [version for version in selection.serve if version not in bundles]
+        if not untried:
+            break
+        for version in untried:
+            shown = f"{place.shown}/{version}"
+            try:
+                folder = place.folders[version]
+                bundles[version] = _from_version_folder(folder, name, version, shown)
+            except (EdgeRuntimeError, OSError) as error:
+                broken.add(version)
+                problems.append(Problem(name, version, _as_ours(error, shown)))
+    for version in selection.missing:
+        if version not in broken:
+            missing = ArtifactError(f"{place.shown} has no version {version}; there: {there}")
+            problems.append(Problem(name, version, missing))
     return bundles
 
 

@@ -10,7 +10,8 @@ import contextlib
 import heapq
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from time import perf_counter_ns
 from typing import Final, Protocol
 
@@ -31,6 +32,7 @@ _LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every sta
 _WARM_UP_RUNS: Final = 2
 _STEP_MAX: Final = 4
 _STEP_FLOOR_NS: Final = 10_000
+_SAME_SIZE: Final = 1e-6  # relative spread that rounding alone can make
 _LEARN_EVERY: Final = 16  # learning costs a microsecond, so a steady model pays it rarely
 _FORGET: Final = 0.95  # weight of the past per observation: about the last 20 count
 _RETRY_AFTER_S: Final = 1
@@ -54,7 +56,9 @@ class Cancellable(Protocol):
 
 
 class RunCost:
-    """Expected time of a run: ``a + b * rows``, fitted to what was seen lately.
+    """Expected time of a run: ``a + b * size``, fitted to what was seen lately.
+
+    A size is a number of rows, or of elements where other axes than the first may vary.
 
     Attributes:
         seen: Runs so far.
@@ -79,17 +83,17 @@ class RunCost:
         self._intercept_ns = self._slope_ns = 0.0
         self._weight = self._sum_r = self._sum_t = self._sum_rr = self._sum_rt = 0.0
 
-    def estimate_ns(self, rows: int) -> float:
+    def estimate_ns(self, size: int) -> float:
         """Give the expected time of a run, in nanoseconds; only meaningful once ``known``."""
-        return self._intercept_ns + self._slope_ns * rows
+        return self._intercept_ns + self._slope_ns * size
 
-    def observe(self, rows: int, ns: float) -> None:
-        """Learn from one run of ``rows`` rows that took ``ns`` nanoseconds."""
+    def observe(self, size: int, ns: float) -> None:
+        """Learn from one run of this size that took ``ns`` nanoseconds."""
         self.seen += 1
         if self.seen <= _WARM_UP_RUNS:
             return
         if self.known:
-            expected = self._intercept_ns + self._slope_ns * rows
+            expected = self._intercept_ns + self._slope_ns * size
             if expected < 2 * ns < 4 * expected and self.seen % _LEARN_EVERY:
                 return
             # One run that the system interrupted must not banish a model to the pool; a model
@@ -97,12 +101,12 @@ class RunCost:
             ns = min(ns, _STEP_MAX * expected + _STEP_FLOOR_NS)
         self.known = True
         self._weight = weight = self._weight * _FORGET + 1
-        self._sum_r = sum_r = self._sum_r * _FORGET + rows
+        self._sum_r = sum_r = self._sum_r * _FORGET + size
         self._sum_t = sum_t = self._sum_t * _FORGET + ns
-        self._sum_rr = self._sum_rr * _FORGET + rows * rows
-        self._sum_rt = self._sum_rt * _FORGET + rows * ns
+        self._sum_rr = self._sum_rr * _FORGET + size * size
+        self._sum_rt = self._sum_rt * _FORGET + size * ns
         spread = weight * self._sum_rr - sum_r * sum_r
-        if spread > weight:  # sizes differed: fit a line
+        if spread > weight + _SAME_SIZE * sum_r * sum_r:  # sizes differed: fit a line
             slope = (weight * self._sum_rt - sum_r * sum_t) / spread
             self._slope_ns = max(slope, 0.0)
             self._intercept_ns = max((sum_t - self._slope_ns * sum_r) / weight, 0.0)
@@ -120,6 +124,7 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
         names: Outputs wanted.
         feeds: Arrays by input name.
         rows: Rows of the run.
+        size: Elements of all inputs together, which its cost follows; 0: as many as rows.
         request: Asked whether its client is still there.
         done: Called once, on the loop's thread, perhaps before ``submit`` returns.
         received: When the request was here, in monotonic nanoseconds.
@@ -140,6 +145,7 @@ class Run(msgspec.Struct, kw_only=True, eq=False):
     request: Cancellable
     done: Callable[["Run"], None]
     received: int
+    size: int = 0
     priority: int = 0
     deadline_ns: int = 0
     outputs: list[Array] = []
@@ -178,7 +184,15 @@ class Scheduler:
         self._threads = threads
         self._inline_limit_ns = inline_limit_ns
         self._queue_depth = queue_depth
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="run")
+        self._jobs: SimpleQueue[Run | None] = SimpleQueue()
+        # Started here, so that a device without room for threads says so at the start and not in
+        # the middle of a request. Daemons: a stuck run must not keep the interpreter from ending.
+        self._pool = [
+            Thread(target=self._work, name=f"run-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._pool:
+            thread.start()
         self._waiting: list[tuple[int, int, Run]] = []
         self._short: list[Run] = []  # bounded by connections and their pipelines
         self._sequence = 0
@@ -200,7 +214,7 @@ class Scheduler:
         """Execute a run when its turn comes; ``run.done`` is called once, whatever happens."""
         run.queued = perf_counter_ns()
         cost = run.cost
-        if cost.known and cost.estimate_ns(run.rows) < self._inline_limit_ns:
+        if cost.known and cost.estimate_ns(run.size or run.rows) < self._inline_limit_ns:
             if not self._short:
                 self._loop.call_soon(self._run_short)
             self._short.append(run)
@@ -260,17 +274,28 @@ class Scheduler:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
-        self._pool.shutdown(wait=not self._running)
-        return not self._running
+        for _ in self._pool:
+            self._jobs.put(None)
+        if self._running:
+            return False
+        for thread in self._pool:
+            thread.join()
+        return True
 
     def _start(self, run: Run) -> None:
         self._running += 1
         self._idle.clear()
-        self._pool.submit(self._work, run)
+        self._jobs.put(run)
 
-    def _work(self, run: Run) -> None:
-        _execute(run)
-        self._loop.call_soon_threadsafe(self._worked, run)
+    def _work(self) -> None:
+        """Execute one run after the other, on a thread of the pool."""
+        while (run := self._jobs.get()) is not None:
+            _execute(run)
+            try:
+                self._loop.call_soon_threadsafe(self._worked, run)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            del run  # its tensors must not wait for the next one
 
     def _worked(self, run: Run) -> None:
         self._running -= 1
@@ -310,8 +335,11 @@ class Scheduler:
 
     def _finish(self, run: Run) -> None:
         if run.error is None:
-            run.cost.observe(run.rows, run.ended - run.started)
-        run.done(run)
+            run.cost.observe(run.size or run.rows, run.ended - run.started)
+        try:
+            run.done(run)
+        except Exception:  # noqa: BLE001 - the runs behind it must not suffer
+            _log.exception("the end of a run failed in a way nobody foresaw")
 
 
 def _execute(run: Run) -> None:

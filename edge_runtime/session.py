@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 RUNTIME_VERSION: Final[str] = onnxruntime.__version__
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 _LOG_FATAL: Final = 4  # errors are raised and translated here; printing them too says it twice
+
+_source_paths: Final = re.compile(r"/\S*/onnxruntime/\S+:\d+ ")  # of the machine that built it
 
 Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
 
@@ -225,4 +228,4 @@ def _first_line(error: Exception) -> str:
     prefix, separator, rest = line.partition(" : ")
     if separator and prefix.startswith("[ONNXRuntimeError]"):
         line = rest.partition(" : ")[2].partition(" : ")[2] or rest
-    return line[:500]
+    return _source_paths.sub("", line)[:500]

@@ -119,13 +119,15 @@ class FakeLoader:
     before: Act | None = None
     session: Callable[[], FakeSession] = FakeSession
 
-    def __call__(self, wanted: Bundle) -> LoadedVersion:
-        """Load."""
+    def __call__(self, wanted: Bundle, serving: LoadedVersion | None = None) -> LoadedVersion:
+        """Load, unless nothing would change."""
         if self.before is not None:
             self.before()
         digest = wanted.directory.name
         if digest in self.broken:
             raise self.broken[digest]
+        if serving is not None and serving.digest == digest:
+            return serving
         manifest = wanted.manifest
         version = LoadedVersion(
             name=manifest.name,

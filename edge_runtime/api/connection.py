@@ -12,13 +12,12 @@ Source: RFC 9112 section 9.
 """
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from edge_runtime.access import Peer
 from edge_runtime.api.exchange import Buffers, Exchange
+from edge_runtime.api.halves import is_gone, peer_of
 from edge_runtime.api.http import Budget, Reception
 from edge_runtime.api.timeouts import NEVER, Timeouts
 from edge_runtime.config import Limits
@@ -36,10 +35,10 @@ class Door:
 
     Args:
         dispatch: Answers an exchange, now or later.
-        limits: What a caller may ask.
+        limits: What a caller may ask; ``connections`` counts on each door by itself.
         statistics: Counters of the daemon.
         timeouts: Watches deadlines.
-        budget: Of the bodies that are being received, on every door together.
+        budget: Of the bodies of unanswered requests, on every door together.
     """
 
     def __init__(
@@ -93,13 +92,6 @@ class Door:
             connection.abort()
 
 
-def _peer(transport: asyncio.BaseTransport) -> Peer:
-    sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family == socket.AF_UNIX:
-        return Peer.of_unix_socket(sock)
-    return Peer.of_tcp(transport.get_extra_info("peername"))
-
-
 class Connection(Reception):
     """One client's connection.
 
@@ -150,8 +142,8 @@ class Connection(Reception):
         statistics.connections_open += 1
         door.connections.add(self)
         door.empty.clear()
-        self.peer = _peer(transport)
-        excess = statistics.connections_open - self._limits.connections
+        self.peer = peer_of(transport)
+        excess = len(door.connections) - self._limits.connections
         if excess > 0:
             statistics.connections_refused += 1
             if excess > REFUSALS_AT_ONCE:  # every refusal holds a descriptor for a while
@@ -172,15 +164,26 @@ class Connection(Reception):
         if not door.connections:
             door.empty.set()
         self._cancel_queued()
+        for exchange in self._queue:
+            if exchange.infer is None:  # else its memory is in use until its run is over
+                self._release(exchange)
         self._queue.clear()
         self._parked.clear()
 
     def eof_received(self) -> bool:
-        """Cancel what has not started; a run that goes on may still be answered."""
+        """Leave a client that is gone; one that only sends no more may still be answered.
+
+        Over TCP the two look alike: there what has not started is cancelled.
+        """
         if self._ends:
             return bool(self._outgoing)
         self._abandon()
-        self._cancel_queued()
+        gone = is_gone(self._transport)
+        if gone:
+            self.abort()
+            return False
+        if gone is None:
+            self._cancel_queued()
         if self._queue:
             self._queue[-1].keep_alive = False
         else:
@@ -250,6 +253,8 @@ class Connection(Reception):
         """Write every answer whose turn has come. ``exchange`` just got its own."""
         statuses = self._door.statistics.responses
         statuses[exchange.status] = statuses.get(exchange.status, 0) + 1
+        if exchange.reserved:
+            self._release(exchange)
         self._pump()
 
     def _pump(self) -> None:

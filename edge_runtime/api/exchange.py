@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_runtime.protocol.messages import InferRequest
 
 _JOIN_BELOW_BYTES: Final = 65_536  # a copy this size costs less than a second buffer in the loop
+MESSAGE_CHARS_MAX: Final = 1000  # of an error: messages may quote what the caller sent
 _json: Final = msgspec.json.Encoder()
 
 Headers = tuple[tuple[str, str], ...]
@@ -49,6 +50,7 @@ class Exchange:
         keep_alive: Whether the connection may go on after the answer.
         is_http_1_0: Whether the client speaks HTTP/1.0.
         lingers: Whether the client may still be sending when the answer is written.
+        reserved: Bytes of the budget of bodies that this one holds until it is answered.
         infer: The prediction it waits for, so that it can be cancelled.
         status: Of the answer.
         answer: What to write, once it is there.
@@ -64,6 +66,7 @@ class Exchange:
         "keep_alive",
         "lingers",
         "method",
+        "reserved",
         "status",
         "target",
     )
@@ -77,6 +80,7 @@ class Exchange:
         self.keep_alive = True
         self.is_http_1_0 = False
         self.lingers = False
+        self.reserved = 0
         self.infer: InferRequest | None = None
         self.status = 0
         self.answer: bytes | Buffers | None = None
@@ -132,6 +136,8 @@ class Exchange:
 
     def error(self, status: int, message: str, headers: Headers = ()) -> None:
         """Answer an error in the one shape all clients read."""
+        if len(message) > MESSAGE_CHARS_MAX:
+            message = message[:MESSAGE_CHARS_MAX] + "…"
         self.send(status, [_json.encode(ErrorBody(message))], headers=headers)
 
     def refused(self, error: EdgeRuntimeError) -> None:

@@ -14,6 +14,7 @@ from edge_runtime.api import answers
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.exposition import CONTENT_TYPE, exposition
 from edge_runtime.catalog import Catalog
+from edge_runtime.config import Limits
 from edge_runtime.errors import (
     EdgeRuntimeError,
     ForbiddenError,
@@ -41,7 +42,7 @@ class Handlers:
         inference: Answers predictions.
         statistics: Counters of the daemon.
         reload: Reads one model's files anew and swaps it in; raises our errors.
-        json_depth: Deepest nesting of a tensor's JSON ``data``.
+        limits: What a caller may ask; may be replaced.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class Handlers:
         inference: Inference,
         statistics: ServerStatistics,
         reload: Reload,
-        json_depth: int,
+        limits: Limits,
     ) -> None:
         self._catalog = catalog
         self._inference = inference
         self._statistics = statistics
         self._reload = reload
-        self._json_depth = json_depth
+        self.limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
         #: Whether models are in place; before that ``ready`` says no.
         self.is_ready = False
@@ -65,7 +66,13 @@ class Handlers:
 
     def infer(self, exchange: Exchange, names: Names) -> None:
         """Predict."""
-        request = decode_request(exchange.body, exchange.json_length, json_depth=self._json_depth)
+        limits = self.limits
+        request = decode_request(
+            exchange.body,
+            exchange.json_length,
+            json_depth=limits.json_depth,
+            json_bytes=limits.json_bytes,
+        )
         request.model_name = names["name"]
         request.model_version = names.get("version", "")
         exchange.infer = request

@@ -1,4 +1,4 @@
-"""Judges a request's head, before a byte of its body is accepted. Pure.
+"""Judges a request's head, before a byte of its body is accepted, and what is no request. Pure.
 
 Source: RFC 9110, RFC 9112.
 """
@@ -19,6 +19,10 @@ READ: Final = frozenset(
     {HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING, EXPECT, JSON_LENGTH}
 )
 
+DIGITS_MAX: Final = 19  # of a size: more is no size, and int() raises from 4301 on
+VERSIONS: Final = ("1.0", "1.1")
+_TLS_HANDSHAKE: Final = 0x16
+
 
 class Refusal(NamedTuple):
     """Why a request is not read on."""
@@ -32,7 +36,7 @@ def refusal(
     headers: Mapping[bytes, bytes],
     *,
     head_bytes: int,
-    is_http_1_0: bool,
+    version: str,
     limits: Limits,
 ) -> Refusal | None:
     """Say why a request cannot be served, as far as its head tells.
@@ -41,23 +45,30 @@ def refusal(
         method: Upper case.
         headers: Those of ``READ``, by lower-case name.
         head_bytes: Size of the target and all headers.
-        is_http_1_0: Whether the client speaks HTTP/1.0.
+        version: Of HTTP, like ``1.1``.
         limits: What a caller may ask.
     """
     if head_bytes > limits.header_bytes:
         return Refusal(431, f"the headers are larger than {limits.header_bytes} bytes")
+    if version not in VERSIONS:
+        return _other_version(version)
+    is_http_1_0 = version == "1.0"
     if HOST not in headers and not is_http_1_0:
         return Refusal(400, "an HTTP/1.1 request needs a Host header")
     if method == b"CONNECT":
         return Refusal(501, "this is not a proxy")
-    length = int(headers.get(CONTENT_LENGTH, b"0"))  # llhttp let only one number through
+    stated = headers.get(CONTENT_LENGTH, b"0").strip()  # llhttp let only one number through
+    if len(stated) > DIGITS_MAX:
+        return Refusal(400, "Content-Length has too many digits")
+    length = int(stated)
     if length > limits.body_bytes:
         return Refusal(
             413,
             f"the body has {length} bytes; "
             f"at most {limits.body_bytes} are accepted (limits.body_bytes)",
         )
-    if not headers.get(JSON_LENGTH, b"0").isdigit():
+    json_length = headers.get(JSON_LENGTH, b"0")
+    if not json_length.isdigit() or len(json_length) > DIGITS_MAX:
         return Refusal(400, "Inference-Header-Content-Length must be a number of bytes")
     if headers.get(TRANSFER_ENCODING, b"chunked").lower() != b"chunked":
         return Refusal(501, "the only Transfer-Encoding served here is chunked")
@@ -66,3 +77,32 @@ def refusal(
     if not is_http_1_0 and headers.get(EXPECT, b"100-continue").lower() != b"100-continue":
         return Refusal(417, "the only Expect served here is 100-continue")
     return None
+
+
+def again(method: bytes, target: bytes, version: str, headers: Mapping[bytes, bytes]) -> bytes:
+    """Write a head with nothing but what is read here: without its wish for another protocol."""
+    lines = [b"%s %s HTTP/%s" % (method, target, version.encode())]
+    lines += [b"%s: %s" % each for each in headers.items()]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def unreadable(reason: str, *, is_unknown_method: bool, version: str, first_byte: int) -> Refusal:
+    """Say what is wrong with bytes that the parser gave up on.
+
+    Args:
+        reason: What the parser says.
+        is_unknown_method: Whether it stumbled over the method.
+        version: Of HTTP, as far as the parser came; else ``0.0``.
+        first_byte: Of what was read.
+    """
+    if is_unknown_method:
+        if first_byte == _TLS_HANDSHAKE:
+            return Refusal(400, "this is plain HTTP, and the client speaks TLS: use http://")
+        return Refusal(501, "unknown method")
+    if version not in {*VERSIONS, "0.0"}:
+        return _other_version(version)
+    return Refusal(400, f"this is not HTTP/1.1: {reason}")
+
+
+def _other_version(version: str) -> Refusal:
+    return Refusal(505, f"HTTP/{version} is not served here; use HTTP/1.1")

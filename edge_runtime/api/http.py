@@ -10,18 +10,20 @@ Rules:
 What it does not do: answering (``connection``), routing, JSON, models. Source: RFC 9110, RFC 9112.
 """
 
-import asyncio
+import logging
 from typing import Any, Final
 
 import httptools
 
-from edge_runtime.access import Peer
 from edge_runtime.api import head
 from edge_runtime.api.exchange import Exchange
+from edge_runtime.api.halves import Half
 from edge_runtime.api.known_head import KnownHead
 from edge_runtime.api.timeouts import NEVER, Timeouts
 from edge_runtime.config import Limits
 from edge_runtime.tensors import receive_buffer
+
+_log = logging.getLogger(__name__)
 
 READ_BUFFER_BYTES: Final = 65_536
 CHUNK_FRAMING_BYTES: Final = 16  # a chunk's size in digits and its line ends
@@ -32,7 +34,7 @@ _read_buffer: Final = memoryview(_read_memory)
 
 
 class Budget:
-    """Bytes of all bodies that are being received, together."""
+    """Bytes of all large bodies together, from their first byte until they are answered."""
 
     __slots__ = ("taken",)
 
@@ -40,17 +42,13 @@ class Budget:
         self.taken = 0
 
 
-class Reception(asyncio.BufferedProtocol):
+class Reception(Half):
     """The receiving half of a connection; ``connection.Connection`` is the whole.
 
     Args:
         limits: What a caller may ask.
         timeouts: Watches ``deadline``.
-        budget: Of all bodies that are being received.
-
-    Attributes:
-        deadline: When ``timed_out`` is due, in the loop's seconds.
-        peer: Who is on the other side.
+        budget: Of all bodies.
     """
 
     __slots__ = (
@@ -72,22 +70,15 @@ class Reception(asyncio.BufferedProtocol):
         "_known",
         "_last",
         "_limits",
-        "_loop",
         "_parser",
         "_reserved",
-        "_timeouts",
         "_wire_bytes",
-        "deadline",
-        "peer",
     )
 
     def __init__(self, limits: Limits, timeouts: Timeouts, budget: Budget) -> None:
-        self.deadline = NEVER
-        self.peer = Peer(None, None, None, "")
+        super().__init__(timeouts)
         self._limits = limits
-        self._timeouts = timeouts
         self._budget = budget
-        self._loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
         self._deaf = False  # whatever else arrives is thrown away
         self._reserved = 0  # bytes of the budget
@@ -107,33 +98,6 @@ class Reception(asyncio.BufferedProtocol):
         self._wire_bytes = 0  # of a body of unknown length, with its framing
         self._body_started = 0.0
         self._body: memoryview | None = None  # direct reception
-
-    # -- what the answering half does ----------------------------------------------------------
-
-    def answered(self, exchange: Exchange) -> None:
-        """Take an answer that is there."""
-        raise NotImplementedError
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether this connection ends with its last answer."""
-        raise NotImplementedError
-
-    def timed_out(self) -> None:
-        """Act on the passed deadline."""
-        raise NotImplementedError
-
-    def _received(self, exchange: Exchange) -> None:
-        """Take a complete request."""
-        raise NotImplementedError
-
-    def _refuse(self, status: int, message: str) -> None:
-        """Answer an error to what cannot be read on, in its turn, and close."""
-        raise NotImplementedError
-
-    def _invite(self) -> None:
-        """Send 100 Continue, and clear ``_expects``, as soon as it cannot be misunderstood."""
-        raise NotImplementedError
 
     # -- the transport's side ------------------------------------------------------------------
 
@@ -217,13 +181,16 @@ class Reception(asyncio.BufferedProtocol):
         parser = self._parser
         exchange.method = parser.get_method()
         exchange.keep_alive = parser.should_keep_alive()
-        exchange.is_http_1_0 = parser.get_http_version() == "1.0"
+        version = parser.get_http_version()
+        exchange.is_http_1_0 = version == "1.0"
         headers = self._headers
+        if exchange.is_http_1_0 and head.TRANSFER_ENCODING in headers:  # RFC 9112 6.1
+            exchange.keep_alive = False
         refused = head.refusal(
             exchange.method,
             headers,
             head_bytes=self._head_bytes,
-            is_http_1_0=exchange.is_http_1_0,
+            version=version,
             limits=self._limits,
         )
         if refused is not None:
@@ -264,7 +231,7 @@ class Reception(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         """Hand the request over."""
         exchange = self._exchange
-        if exchange is None:
+        if exchange is None or self._is_upgrade_of_body():
             return
         self._completed += 1
         is_stated = self._content_length == self._body_bytes
@@ -272,6 +239,12 @@ class Reception(asyncio.BufferedProtocol):
             self._last = exchange
         parts = self._body_parts
         self._complete(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _is_upgrade_of_body(self) -> bool:
+        """Whether the parser passes an announced body over, for a wish to upgrade before it."""
+        if self._content_length > self._body_bytes:
+            return True
+        return head.TRANSFER_ENCODING in self._headers and bool(self._parser.should_upgrade())
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -283,12 +256,12 @@ class Reception(asyncio.BufferedProtocol):
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 # Nothing is upgraded here (RFC 9110 7.8 lets a server ignore the wish); go on.
-                data = data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
+                data = self._after_upgrade(data[upgrade.args[0] :])
+                is_start = False
                 if data and not self._deaf:
                     continue
             except httptools.HttpParserError as error:
-                self._unreadable(error)
+                self._unreadable(error, data[0])
             break
         if self._exchange is not None:
             self._await_rest(len(data))
@@ -296,15 +269,33 @@ class Reception(asyncio.BufferedProtocol):
             self._known = KnownHead.of(data, self._last) if self._last else None
         self._last = None
 
-    def _unreadable(self, error: httptools.HttpParserError) -> None:
-        if isinstance(error, httptools.HttpParserCallbackError) and error.__context__:
-            raise error.__context__ from None  # our own defect, not the client's
-        if self._deaf:  # refused already, or nothing may follow the last request
-            return
-        if isinstance(error, httptools.HttpParserInvalidMethodError):
-            self._refuse(501, "unknown method")
-        else:
-            self._refuse(400, f"this is not HTTP/1.1: {error}")
+    def _after_upgrade(self, rest: memoryview) -> memoryview:
+        """Begin anew behind a head that the parser stopped after; its body is still to come."""
+        version = self._parser.get_http_version()
+        self._parser = httptools.HttpRequestParser(self)
+        exchange = self._exchange
+        if exchange is None:
+            return rest
+        if not exchange.keep_alive:
+            self._headers[b"connection"] = b"close"
+        # The callbacks make the exchange once more, of the same head without the wish.
+        again = head.again(exchange.method, exchange.target, version, self._headers)
+        return memoryview(again + rest)
+
+    def _unreadable(self, error: httptools.HttpParserError, first_byte: int) -> None:
+        defect = error.__context__
+        if isinstance(error, httptools.HttpParserCallbackError) and defect:
+            _log.error("a request could not be read for a defect of ours", exc_info=defect)
+            if not self._deaf:
+                self._refuse(500, "the daemon failed to read this request; its log says why")
+        elif not self._deaf:  # else refused already, or nothing may follow the last request
+            refusal = head.unreadable(
+                str(error),
+                is_unknown_method=isinstance(error, httptools.HttpParserInvalidMethodError),
+                version=self._parser.get_http_version(),
+                first_byte=first_byte,
+            )
+            self._refuse(*refusal)
 
     def _await_rest(self, nbytes: int) -> None:
         """Prepare for the rest of a request that is only partly here."""
@@ -330,7 +321,12 @@ class Reception(asyncio.BufferedProtocol):
                 self._refuse(431, "the chunk extensions or trailers are too large")
                 return
         if not self._reserve_body(grown):
-            self._refuse(503, "too many large requests are being received; try again later")
+            limit = self._limits.body_bytes_in_flight
+            self._refuse(
+                503,
+                f"the bodies of all unanswered requests would be larger than {limit} bytes "
+                "(limits.body_bytes_in_flight); try again later",
+            )
             return
         if self._expects:
             self._invite()
@@ -357,7 +353,8 @@ class Reception(asyncio.BufferedProtocol):
         self._body = None
         self._body_parts = []
         self._body_started = 0.0
-        self._release_body()
+        exchange.reserved = self._reserved
+        self._reserved = 0
         exchange.body = body
         if not exchange.keep_alive:
             self._deaf = True
@@ -372,7 +369,8 @@ class Reception(asyncio.BufferedProtocol):
         self._exchange = None
         self._body = None
         self._body_parts = []
-        self._release_body()
+        self._budget.taken -= self._reserved
+        self._reserved = 0
         return exchange
 
     def _reserve_body(self, nbytes: int) -> bool:
@@ -384,14 +382,11 @@ class Reception(asyncio.BufferedProtocol):
         self._reserved = nbytes
         return True
 
-    def _release_body(self) -> None:
-        if self._reserved:
-            self._budget.taken -= self._reserved
-            self._reserved = 0
-
-    def _set_deadline(self, seconds: float) -> None:
-        self.deadline = self._loop.time() + seconds
-        self._timeouts.watch(self)
+    def _release(self, exchange: Exchange) -> None:
+        """Let go of a body that nobody needs any more."""
+        self._budget.taken -= exchange.reserved
+        exchange.reserved = 0
+        exchange.body = b""
 
     def _set_body_deadline(self) -> None:
         limits = self._limits

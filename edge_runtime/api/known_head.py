@@ -40,8 +40,10 @@ class KnownHead(NamedTuple):
         """
         head_bytes = len(data) - len(exchange.body)
         head = bytes(data[:head_bytes])
-        # Blank lines after the body would shift the border: then the bytes do not match.
-        if head.endswith(_END) and exchange.body == data[head_bytes:]:
+        # Blank lines after the body shift the border: then the bytes do not match, or, if all of
+        # them are line ends, the head seems to have two ends; as does one with blank lines before.
+        is_certain = head.endswith(_END) and head.find(_END) + len(_END) == len(head)
+        if is_certain and head[:1] != b"\r" and exchange.body == data[head_bytes:]:
             return cls(head, len(data), exchange.method, exchange.target, exchange.json_length)
         return None
 

@@ -80,8 +80,8 @@ class Router:
     def _find(self, exchange: Exchange) -> Match | None:
         """Look a target up; ``None`` if it was answered here (404, 405)."""
         path = exchange.target.partition(b"?")[0]
-        if path.startswith(b"http://"):  # absolute form: RFC 9112 3.2.2
-            path = b"/" + path.removeprefix(b"http://").partition(b"/")[2]
+        if path[:7].lower() == b"http://":  # absolute form: RFC 9112 3.2.2
+            path = b"/" + path[7:].partition(b"/")[2]
         text = path.decode("latin-1")
         method = exchange.method.decode()
         wanted = "GET" if method == "HEAD" else method

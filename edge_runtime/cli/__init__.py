@@ -1,6 +1,7 @@
 """The command ``edge-runtime``: arguments in, exit code out. Commands are imported when used."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -49,18 +50,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see ``exit_codes``.
     """
-    options = parser().parse_args(argv)
+    try:
+        return _run(parser().parse_args(argv))
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         command = import_module(f"edge_runtime.cli.{options.command}")
         code: int = command.run(options)
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        if sys.stdout is not None:
+            sys.stdout.flush()  # what cannot be written is found out here, not after the end
     except BrokenPipeError:
-        # Whoever read our output has gone (``| head``); there is nobody to tell.
-        sys.stderr.close()
+        _give_up_output()  # whoever read it has gone (``| head``); there is nobody to tell
         return ExitCode.FAILED
     except EdgeRuntimeError as error:
-        print(f"edge-runtime {options.command}: {error.message}", file=sys.stderr)
+        # The daemon answers programs, and so with a path of its API.
+        message = error.message.replace("POST /v2/repository/index", "`edge-runtime models`")
+        _say(options, message)
         bad_input = isinstance(error, RequestError | ConfigError)
         return ExitCode.USAGE if bad_input else ExitCode.FAILED
+    except OSError as error:
+        if options.command == "serve":
+            raise  # it prints nothing: this is a defect, and the traceback says where
+        _give_up_output()
+        _say(options, f"cannot write the output: {error.strerror or error}")
+        return ExitCode.FAILED
     return code
+
+
+def _say(options: argparse.Namespace, message: str) -> None:
+    print(f"edge-runtime {options.command}: {message}", file=sys.stderr)
+
+
+def _give_up_output() -> None:
+    """Let the interpreter's last flush of standard output go nowhere instead of failing again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -45,18 +45,25 @@ def _add_serve(commands: _Commands) -> None:
     )
     parser.add_argument("models", nargs="*", metavar="[NAME=]MODEL", help="what to serve")
     parser.add_argument(
-        "--socket", metavar="P", help=f"data socket (default: {RUNTIME_SOCKET_NAME})"
+        "--socket",
+        metavar="P",
+        type=_not_empty,
+        help=f"data socket (default: {RUNTIME_SOCKET_NAME})",
     )
     parser.add_argument(
-        "--admin-socket", metavar="P", help=f"admin socket (default: {ADMIN_SOCKET_NAME} beside it)"
+        "--admin-socket",
+        metavar="P",
+        type=_not_empty,
+        help=f"admin socket (default: {ADMIN_SOCKET_NAME} beside it)",
     )
     parser.add_argument(
         "--http",
         metavar="HOST:PORT",
+        type=_not_empty,
         help="also listen on loopback TCP, for example 127.0.0.1:8000",
     )
-    parser.add_argument("--state-dir", metavar="D", help="state directory")
-    parser.add_argument("--config", metavar="F.toml", help="configuration file")
+    parser.add_argument("--state-dir", metavar="D", type=_not_empty, help="state directory")
+    parser.add_argument("--config", metavar="F.toml", type=_not_empty, help="configuration file")
     parser.add_argument("--log-format", choices=("text", "json"), help="format of the log")
 
 
@@ -69,7 +76,7 @@ def _add_config(commands: _Commands) -> None:
         "  edge-runtime config --config /etc/edge-runtime.toml\n"
         "  EDGE_RUNTIME__LIMITS__BODY_BYTES=1000000 edge-runtime config --json",
     )
-    parser.add_argument("--config", metavar="F.toml", help="configuration file")
+    parser.add_argument("--config", metavar="F.toml", type=_not_empty, help="configuration file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of TOML")
 
 
@@ -77,6 +84,7 @@ def _client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         metavar="P",
+        type=_not_empty,
         help="the daemon's data socket, or http://HOST:PORT "
         f"(default: $EDGE_RUNTIME_SOCKET, else this user's {RUNTIME_SOCKET_NAME})",
     )
@@ -213,6 +221,12 @@ def _add_bench(commands: _Commands) -> None:
         "--json-body", action="store_true", help="send tensors as JSON instead of raw bytes"
     )
     _client_options(parser)
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the option out")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -22,8 +22,8 @@ from edge_runtime.cli.inputs import random_inputs, read_inputs
 from edge_runtime.cli.terminal import connect, print_json, say
 from edge_runtime.client import Client
 from edge_runtime.client.arrays import refuse_non_finite
+from edge_runtime.client.calls import encode
 from edge_runtime.errors import EdgeRuntimeError, TransportError
-from edge_runtime.protocol.codec import encode_request
 from edge_runtime.protocol.messages import InferRequest
 
 REQUESTS_DEFAULT: Final = 1000
@@ -227,9 +227,7 @@ def _job(client: Client, options: argparse.Namespace) -> Job:
     binary = not options.json_body
     if not binary:
         refuse_non_finite(inputs)
-    parts, json_length = encode_request(
-        InferRequest(inputs=inputs, binary_outputs=binary), binary=binary
-    )
+    parts, json_length = encode(InferRequest(inputs=inputs, binary_outputs=binary), binary=binary)
     return Job(client, options.name, options.version, b"".join(parts), json_length)
 
 

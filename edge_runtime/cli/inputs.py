@@ -129,7 +129,10 @@ def _converted(name: str, array: Array, datatype: Datatype) -> Array:
     if datatype is BYTES:
         if array.dtype.kind not in _TEXT_KINDS:
             raise InvalidTensorError(f"--input {name}: the model takes text, not {array.dtype}")
-        return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+        try:
+            return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+        except UnicodeDecodeError as error:
+            raise InvalidTensorError(f"--input {name}: a text is not UTF-8") from error
     if datatype is BF16:
         # numpy has no bfloat16: files hold it as 16-bit integers, or as 2 bytes of no type.
         if array.dtype.itemsize == BF16.size_bytes and array.dtype.kind in "uV":

@@ -21,8 +21,8 @@ class Row(msgspec.Struct):
         version: Empty while none is known.
         state: As in the repository index.
         reason: Why it is not ready.
-        inputs: What it takes; empty while it is not loaded.
-        outputs: What it gives.
+        inputs: What it takes; empty while it is not loaded, and on the admin socket.
+        outputs: What it gives; empty likewise.
     """
 
     name: str
@@ -58,7 +58,9 @@ def _row(client: Client, entry: IndexEntry) -> Row:
             metadata = client.model_metadata(entry.name, entry.version)
         except TransportError:
             raise
-        except (ModelNotFoundError, UnavailableError) as error:
+        except ModelNotFoundError:
+            pass  # the admin socket tells the index only
+        except UnavailableError as error:
             row.state, row.reason = "UNAVAILABLE", error.message  # unloaded since the index
         else:
             row.inputs, row.outputs = metadata.inputs, metadata.outputs

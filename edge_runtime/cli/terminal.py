@@ -23,7 +23,7 @@ def connect(options: argparse.Namespace, *, connections: int = 1) -> Client:
         SocketError: The default folder of the sockets is not private.
     """
     timeout_s = options.timeout or TIMEOUT_DEFAULT_S
-    return Client(options.socket or None, timeout_s=timeout_s, connections=connections)
+    return Client(options.socket, timeout_s=timeout_s, connections=connections)
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any struct or plain data

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 from edge_runtime.client import calls
 from edge_runtime.client.arrays import Input
 from edge_runtime.client.blocking import CONNECTIONS_DEFAULT, TIMEOUT_DEFAULT_S
-from edge_runtime.client.calls import Call, Prediction
+from edge_runtime.client.calls import Call, Prediction, Version
 from edge_runtime.client.connection import BUFFERS_PER_WRITE, CONNECT_PAUSE_S, gone, unix_socket
 from edge_runtime.client.deadline import Deadline
 from edge_runtime.client.endpoint import Endpoint, unreachable
@@ -87,7 +87,7 @@ class AsyncClient:
         model: str,
         inputs: Mapping[str, Input],
         *,
-        version: str = "",
+        version: Version = "",
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         binary: bool = True,
@@ -107,7 +107,7 @@ class AsyncClient:
         model: str,
         inputs: Mapping[str, Input],
         *,
-        version: str = "",
+        version: Version = "",
         outputs: Sequence[str] | None = None,
         classes: int = 0,
         id: str = "",  # noqa: A002 - the protocol's word
@@ -140,7 +140,7 @@ class AsyncClient:
         body: Buffer,
         *,
         json_length: int | None = None,
-        version: str = "",
+        version: Version = "",
         timeout_s: float | None = None,
     ) -> Answer:
         """Send the body of an ``infer`` request as it is; see ``Client.infer_raw``.
@@ -168,7 +168,7 @@ class AsyncClient:
         return await self._perform(calls.ready(), timeout_s)
 
     async def model_ready(
-        self, model: str, version: str = "", *, timeout_s: float | None = None
+        self, model: str, version: Version = "", *, timeout_s: float | None = None
     ) -> bool:
         """Ask whether a model can answer; false while it loads or when it is unloaded.
 
@@ -187,7 +187,7 @@ class AsyncClient:
         return await self._perform(calls.metadata(), timeout_s)
 
     async def model_metadata(
-        self, model: str, version: str = "", *, timeout_s: float | None = None
+        self, model: str, version: Version = "", *, timeout_s: float | None = None
     ) -> schemas.ModelMetadata:
         """Ask what a model takes and gives.
 
@@ -198,7 +198,7 @@ class AsyncClient:
         return await self._perform(calls.model_metadata(model, version), timeout_s)
 
     async def statistics(
-        self, model: str = "", version: str = "", *, timeout_s: float | None = None
+        self, model: str = "", version: Version = "", *, timeout_s: float | None = None
     ) -> schemas.Statistics:
         """Ask what a model did, or every loaded model if none is named.
 

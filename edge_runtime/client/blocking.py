@@ -6,7 +6,7 @@ from typing import Final, Self, TypeVar
 
 from edge_runtime.client import calls
 from edge_runtime.client.arrays import Input
-from edge_runtime.client.calls import Call, Prediction
+from edge_runtime.client.calls import Call, Prediction, Version
 from edge_runtime.client.connection import Pool
 from edge_runtime.client.deadline import Deadline
 from edge_runtime.client.endpoint import Endpoint
@@ -79,7 +79,7 @@ class Client:
         model: str,
         inputs: Mapping[str, Input],
         *,
-        version: str = "",
+        version: Version = "",
         outputs: Sequence[str] | None = None,
         timeout_s: float | None = None,
         binary: bool = True,
@@ -90,7 +90,7 @@ class Client:
             model: Name of the model.
             inputs: Arrays by input name, with the dtypes that the model declares (see
                 ``predict``).
-            version: Version of the model; empty lets the daemon choose.
+            version: Version of the model, as text or number; empty lets the daemon choose.
             outputs: Names of the outputs to give back; ``None``: every one.
             timeout_s: Instead of the client's.
             binary: Whether tensors travel as raw bytes; JSON is slower and knows no FP16 or BF16.
@@ -117,7 +117,7 @@ class Client:
         model: str,
         inputs: Mapping[str, Input],
         *,
-        version: str = "",
+        version: Version = "",
         outputs: Sequence[str] | None = None,
         classes: int = 0,
         id: str = "",  # noqa: A002 - the protocol's word
@@ -133,7 +133,7 @@ class Client:
             inputs: Arrays by input name, with the dtypes that the model declares. Any layout and
                 byte order; text as ``U``, ``S`` or objects of ``str`` or UTF-8 ``bytes``; BF16 as
                 ``ml_dtypes.bfloat16``, or as ``Tensor(datatypes.BF16, bits)``.
-            version: Version of the model; empty lets the daemon choose.
+            version: Version of the model, as text or number; empty lets the daemon choose.
             outputs: Names of the outputs to give back; ``None``: every one.
             classes: If above 0, each of ``outputs`` comes as its highest values, as text
                 ``value:index[:label]``.
@@ -171,7 +171,7 @@ class Client:
         body: Buffer,
         *,
         json_length: int | None = None,
-        version: str = "",
+        version: Version = "",
         timeout_s: float | None = None,
     ) -> Answer:
         """Send the body of an ``infer`` request as it is, and give the answer's as it is.
@@ -180,7 +180,7 @@ class Client:
             model: Name of the model.
             body: JSON, or JSON and binary tensors.
             json_length: Bytes of JSON where binary tensors follow it, else ``None``.
-            version: Version of the model; empty lets the daemon choose.
+            version: Version of the model, as text or number; empty lets the daemon choose.
             timeout_s: Instead of the client's.
 
         Raises:
@@ -208,7 +208,9 @@ class Client:
         """
         return self._perform(calls.ready(), timeout_s)
 
-    def model_ready(self, model: str, version: str = "", *, timeout_s: float | None = None) -> bool:
+    def model_ready(
+        self, model: str, version: Version = "", *, timeout_s: float | None = None
+    ) -> bool:
         """Ask whether a model can answer; false while it loads or when it is unloaded.
 
         Raises:
@@ -226,7 +228,7 @@ class Client:
         return self._perform(calls.metadata(), timeout_s)
 
     def model_metadata(
-        self, model: str, version: str = "", *, timeout_s: float | None = None
+        self, model: str, version: Version = "", *, timeout_s: float | None = None
     ) -> schemas.ModelMetadata:
         """Ask what a model takes and gives.
 
@@ -237,7 +239,7 @@ class Client:
         return self._perform(calls.model_metadata(model, version), timeout_s)
 
     def statistics(
-        self, model: str = "", version: str = "", *, timeout_s: float | None = None
+        self, model: str = "", version: Version = "", *, timeout_s: float | None = None
     ) -> schemas.Statistics:
         """Ask what a model did, or every loaded model if none is named.
 

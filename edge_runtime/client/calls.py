@@ -1,18 +1,22 @@
 """Every call of the API as data: what to send, and how to read the answer. No I/O."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
 
 from edge_runtime.client.arrays import Input, refuse_non_finite, to_array, to_tensor
 from edge_runtime.client.wire import Answer, Buffer
+from edge_runtime.datatypes import BF16, BY_NAME
 from edge_runtime.errors import (
     EdgeRuntimeError,
     InvalidRequestError,
+    InvalidTensorError,
     ModelNotFoundError,
     ProtocolError,
     RequestError,
@@ -26,10 +30,14 @@ from edge_runtime.tensors import Array
 
 T = TypeVar("T")
 
+Version = str | int  # empty: the daemon chooses
+
 OK: Final = 200
 NOT_READY: Final = (400, 503)  # Triton answers 400 to a probe, a proxy 503
 EXCERPT_BYTES: Final = 200
 _US_PER_S: Final = 1_000_000
+_OTHER_DATATYPE: Final = re.compile(r"input .+ is [A-Z0-9]+; the model takes (\w+)")
+_NUMPY_KINDS: Final = ("bool", "int", "uint", "float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,7 @@ def infer(
     model: str,
     inputs: Mapping[str, Input],
     *,
-    version: str = "",
+    version: Version = "",
     outputs: Sequence[str] | None = None,
     classes: int = 0,
     request_id: str = "",
@@ -106,12 +114,31 @@ def infer(
     )
     if outputs is not None:
         request.outputs = tuple(RequestedOutput(name, binary, classes) for name in outputs)
-    parts, json_length = encode_request(request, binary=binary)
+    parts, json_length = encode(request, binary=binary)
     return Call("POST", f"{_model(model, version)}/infer", _prediction, parts, json_length)
 
 
+def encode(request: InferRequest, *, binary: bool) -> tuple[Sequence[Buffer], int | None]:
+    """Encode a request, as ``encode_request`` does, whatever its texts are.
+
+    Args:
+        request: What to ask.
+        binary: Whether tensors travel as raw bytes.
+
+    Raises:
+        InvalidTensorError: A text holds half a surrogate pair, which no encoding has.
+    """
+    try:
+        return encode_request(request, binary=binary)
+    except UnicodeEncodeError as error:
+        raise InvalidTensorError(
+            f"an input holds text that UTF-8 cannot write ({error.reason} at {error.start}); "
+            "texts read with errors='surrogateescape' are bytes: send those"
+        ) from error
+
+
 def infer_raw(
-    model: str, body: Buffer, *, json_length: int | None = None, version: str = ""
+    model: str, body: Buffer, *, json_length: int | None = None, version: Version = ""
 ) -> Call[Answer]:
     """Send the body of an ``infer`` request as it is.
 
@@ -131,7 +158,7 @@ def ready() -> Call[bool]:
     return Call("GET", "/v2/health/ready", _yes_or_no)
 
 
-def model_ready(model: str, version: str = "") -> Call[bool]:
+def model_ready(model: str, version: Version = "") -> Call[bool]:
     """Ask whether a model can answer.
 
     Raises:
@@ -145,7 +172,7 @@ def metadata() -> Call[schemas.ServerMetadata]:
     return Call("GET", "/v2", _struct(schemas.ServerMetadata))
 
 
-def model_metadata(model: str, version: str = "") -> Call[schemas.ModelMetadata]:
+def model_metadata(model: str, version: Version = "") -> Call[schemas.ModelMetadata]:
     """Ask what a model takes and gives.
 
     Raises:
@@ -154,13 +181,13 @@ def model_metadata(model: str, version: str = "") -> Call[schemas.ModelMetadata]
     return Call("GET", _model(model, version), _struct(schemas.ModelMetadata))
 
 
-def statistics(model: str = "", version: str = "") -> Call[schemas.Statistics]:
+def statistics(model: str = "", version: Version = "") -> Call[schemas.Statistics]:
     """Ask what a model, or every model, did.
 
     Raises:
         InvalidRequestError: The name or version is not acceptable.
     """
-    path = _model(model, version) if model or version else "/v2/models"
+    path = _model(model, version) if model or version != "" else "/v2/models"
     return Call("GET", f"{path}/stats", _struct(schemas.Statistics))
 
 
@@ -217,7 +244,23 @@ def prediction(answer: Answer) -> Prediction:
 
 
 def _prediction(answer: Answer) -> Prediction:
-    return prediction(_success(answer))
+    try:
+        return prediction(_success(answer))
+    except RequestError as error:
+        cure = _conversion(error.message)
+        if cure:
+            raise type(error)(f"{error.message}; {cure}") from error
+        raise
+
+
+def _conversion(message: str) -> str:
+    """Say in numpy's words how an input gets the datatype that the daemon asks for."""
+    found = _OTHER_DATATYPE.search(message)
+    datatype = BY_NAME.get(found[1]) if found else None
+    name = np.dtype(datatype.numpy).name if datatype else ""
+    if not name.startswith(_NUMPY_KINDS) or datatype is BF16:
+        return ""
+    return f"convert it: array.astype({name!r})"
 
 
 def _success(answer: Answer) -> Answer:
@@ -264,16 +307,19 @@ def _refusal(answer: Answer) -> EdgeRuntimeError:
     return error
 
 
-def _model(name: str, version: str) -> str:
+def _model(name: str, version: Version) -> str:
     path = f"/v2/models/{_quoted(name)}"
-    if not version:
+    digits = str(version)
+    if not digits:
         return path
-    if not (version.isascii() and version.isdecimal()):
+    if not (digits.isascii() and digits.isdecimal()):
         raise InvalidRequestError(f"version {version!r} is not a number; leave it empty for any")
-    return f"{path}/versions/{version}"
+    return f"{path}/versions/{digits}"
 
 
-def _quoted(name: str) -> str:
+def _quoted(name: object) -> str:
+    if not isinstance(name, str):
+        raise InvalidRequestError(f"the model's name is text, not {type(name).__name__}: {name!r}")
     if not name:
         raise InvalidRequestError("the model's name is empty; `edge-runtime models` lists names")
     try:

@@ -103,19 +103,34 @@ class Endpoint:
     def default(cls) -> Self:
         """Find the data socket: ``$EDGE_RUNTIME_SOCKET``, else where this user's daemon puts it.
 
+        The variable takes what ``parse`` takes.
+
         Raises:
+            ConfigError: The variable holds no address.
             SocketError: The default folder of the sockets is not private.
         """
-        return cls(path=client_socket(os.environ))
+        return cls._given("EDGE_RUNTIME_SOCKET") or cls(path=client_socket(os.environ))
 
     @classmethod
     def default_admin(cls) -> Self:
         """Find the admin socket: ``$EDGE_RUNTIME_ADMIN_SOCKET``, else the default place.
 
+        The variable takes what ``parse`` takes.
+
         Raises:
+            ConfigError: The variable holds no address.
             SocketError: The default folder of the sockets is not private.
         """
-        return cls(path=client_admin_socket(os.environ))
+        given = cls._given("EDGE_RUNTIME_ADMIN_SOCKET")
+        return given or cls(path=client_admin_socket(os.environ))
+
+    @classmethod
+    def _given(cls, variable: str) -> Self | None:
+        text = os.environ.get(variable, "")
+        try:
+            return cls.parse(text) if text else None
+        except ConfigError as error:
+            raise ConfigError(f"{variable}: {error.message}") from error
 
     @property
     def authority(self) -> str:

@@ -13,6 +13,7 @@ from edge_runtime.errors import InvalidTensorError
 from edge_runtime.tensors import Array, element_count
 
 _ELEMENT: Final = {"float": float, "int": int, "bool": bool, "str": str}
+_COUNT_ABOVE_BYTES: Final = 65_536  # smaller data cannot hurt, and is not worth the look
 _brackets = re.compile(rb"[ \t\r\n\[]*")
 _nested: dict[tuple[str, int], msgspec.json.Decoder[list[Any]]] = {}
 _flat: Final[dict[str, msgspec.json.Decoder[list[Any]]]] = {
@@ -40,6 +41,8 @@ def decode_data(
         raise InvalidTensorError(
             f"input {name!r} is {datatype.name}, which JSON cannot carry: use the binary extension"
         )
+    if len(memoryview(data)) > _COUNT_ABOVE_BYTES and datatype.json != "str":
+        _refuse_surplus(name, shape, data)
     try:
         values = _flat[datatype.json].decode(data)  # the common case, without a look at the text
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -52,6 +55,16 @@ def decode_data(
             ) from error
         values = _decode_nested(name, datatype, shape, data, depth)
     return pack(name, datatype, shape, values)
+
+
+def _refuse_surplus(name: str, shape: list[int], data: msgspec.Raw) -> None:
+    """Refuse more elements than the shape holds before memory is spent on decoding them."""
+    count = element_count(shape, name)
+    elements = bytes(data).count(b",") + 1  # one comma between any two, nested or not
+    if elements > max(count, 1):
+        raise InvalidTensorError(
+            f"tensor {name!r}: shape {shape} needs {count} elements, data has {elements}"
+        )
 
 
 def _depth(data: msgspec.Raw) -> int:

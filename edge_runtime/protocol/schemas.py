@@ -19,7 +19,7 @@ class InferInput(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, ParameterValue] | UnsetType = UNSET
+    parameters: dict[str, ParameterValue] | None = None
     data: msgspec.Raw | UnsetType = UNSET
 
 
@@ -27,16 +27,16 @@ class InferRequestedOutput(msgspec.Struct, gc=False):
     """One output that the caller wants."""
 
     name: str
-    parameters: dict[str, ParameterValue] | UnsetType = UNSET
+    parameters: dict[str, ParameterValue] | None = None
 
 
 class InferRequestBody(msgspec.Struct, gc=False):
     """The JSON part of a request."""
 
     inputs: list[InferInput]
-    id: str = ""
-    parameters: dict[str, ParameterValue] | UnsetType = UNSET
-    outputs: list[InferRequestedOutput] | UnsetType = UNSET
+    id: str | None = None
+    parameters: dict[str, ParameterValue] | None = None
+    outputs: list[InferRequestedOutput] | None = None
 
 
 class InferOutput(msgspec.Struct, omit_defaults=True, gc=False):

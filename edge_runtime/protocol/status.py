@@ -14,6 +14,7 @@ STATUS: Final[dict[type[errors.EdgeRuntimeError], int]] = {
     errors.ModelNotFoundError: 404,
     errors.RequestTooLargeError: 413,
     errors.UnsupportedError: 501,
+    errors.ArtifactError: 400,  # of ``load``: Triton answers the same
     errors.UnavailableError: 503,
     errors.EdgeRuntimeError: 500,
 }

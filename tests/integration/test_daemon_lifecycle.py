@@ -309,3 +309,14 @@ def test_a_run_that_outlasts_the_drain_is_told_to_end(tmp_path: Path) -> None:
         assert running.process.wait(60) == 0
         assert "connections are cut" in running.log()
         assert running.log().rstrip().endswith("stopped")
+
+
+def test_a_stop_while_models_load_never_says_ready(tmp_path: Path) -> None:
+    for number in range(6):
+        slow(tmp_path / "models" / f"m{number}" / "1" / "model.onnx", size=1024, layers=3000)
+    with Daemon([str(tmp_path / "models")], wait=False) as running:
+        eventually(lambda: "onnxruntime" in running.log(), "the start")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(60) == 0
+        assert "listening on" not in running.log()
+        assert "Traceback" not in running.log()

@@ -155,7 +155,7 @@ def test_a_broken_new_version_leaves_the_old_one_answering(tmp_path: Path, damag
             whole = file.read_bytes()
             file.write_bytes(b"garbage" if damage == "garbage" else whole[: len(whole) // 2])
         answer = load(running)
-        assert answer.status == 500
+        assert answer.status == 400
         assert answer.json()["error"]
         assert answers(running) == 1.0
         assert serving(running) == ["1"]
@@ -183,7 +183,7 @@ def test_a_broken_file_of_the_same_version_leaves_the_loaded_one_answering(tmp_p
     with daemon(f"m={model}") as running:
         (tmp_path / "new").write_bytes(b"no model")
         (tmp_path / "new").rename(model)
-        assert load(running).status == 500
+        assert load(running).status == 400
         assert answers(running) == 1.0
         assert index(running)["m", "1"][0] == "READY"
 
@@ -193,7 +193,7 @@ def test_the_index_says_that_the_new_files_of_a_serving_version_are_broken(tmp_p
     with daemon(f"m={model}") as running:
         (tmp_path / "new").write_bytes(b"no model")
         (tmp_path / "new").rename(model)
-        assert load(running).status == 500
+        assert load(running).status == 400
         assert "failed" in index(running)["m", "1"][1]
 
 
@@ -348,3 +348,30 @@ def test_memory_stays_flat_over_50_rounds_of_loading_and_unloading(tmp_path: Pat
         growth = (sizes[-1] - sizes[9]) / (1 << 20)
         assert growth < GROWTH_MAX_MIB, [size >> 20 for size in sizes]
         assert sizes[-1] < loaded, "an unloaded model's memory is given back"
+
+
+def test_a_start_falls_back_to_the_version_before_a_broken_newest_one(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    version(root, 1)
+    version(root, 2, 2.0)
+    (root / "m" / "2" / "model.onnx").write_bytes(
+        (root / "m" / "2" / "model.onnx").read_bytes()[:-9]
+    )
+    (root / "m" / "3").mkdir()
+    with daemon(str(root)) as running:
+        assert serving(running) == ["1"]
+        assert index(running)["m", "2"][0] == "UNAVAILABLE"
+        assert index(running)["m", "3"][0] == "UNAVAILABLE"
+
+
+def test_sighup_applies_changed_settings_of_a_model_and_loads_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    version(root, 1)
+    version(root, 1, name="other")
+    config = tmp_path / "c.toml"
+    config.write_text(f'repositories = ["{root}"]\n')
+    with daemon("--config", str(config)) as running:
+        config.write_text(f'repositories = ["{root}"]\n[models.m]\nintra_op_threads = 3\n')
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: running.log().count("model m version 1 loaded") == 2, "the reload")
+        assert running.log().count("model other version 1 loaded") == 1

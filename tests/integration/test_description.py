@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.tables import admin_routes, data_routes
+from edge_runtime.config import Limits
 from edge_runtime.metrics import ServerStatistics
 from tests import models
 from tests.daemons import Daemon, daemon
@@ -165,7 +166,7 @@ def test_openapi_is_whole(document: dict[str, Any]) -> None:
 
 def test_openapi_has_every_route_of_both_doors(served: Daemon, document: dict[str, Any]) -> None:
     nothing = cast("Any", None)
-    handlers = Handlers(nothing, nothing, ServerStatistics(0.0), nothing, json_depth=16)
+    handlers = Handlers(nothing, nothing, ServerStatistics(0.0), nothing, Limits())
     routes = {
         (route.method.lower(), route.path)
         for route in (*data_routes(handlers), *admin_routes(handlers))

@@ -99,7 +99,7 @@ async def served(model: Path, socket: Path) -> AsyncIterator[tuple[ToyBatcher, C
         """Nothing is reloaded here."""
 
     statistics = ServerStatistics(time.time())
-    handlers = Handlers(catalog, Inference(catalog, toy.submit), statistics, reload, 16)
+    handlers = Handlers(catalog, Inference(catalog, toy.submit), statistics, reload, Limits())
     router = Router(data_routes(handlers))
     door = Door(router.dispatch, Limits(), statistics, Timeouts(loop), Budget())
     listeners = Listeners()

@@ -1,7 +1,10 @@
 """HTTP/1.1 on one connection: however the bytes arrive, the right answers in the right order."""
 
+import json
 import random
+import shutil
 import socket
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -191,8 +194,9 @@ def test_a_name_that_is_not_utf_8_is_refused(daemon: Daemon) -> None:
 
 
 def test_the_absolute_form_of_a_target_is_understood(wire: Wire) -> None:
-    wire.send(request("GET", "http://localhost/v2/health/live"))
-    assert wire.answer().status == 200
+    for scheme in ("http", "HTTP", "Http"):
+        wire.send(request("GET", f"{scheme}://localhost/v2/health/live"))
+        assert wire.answer().status == 200
 
 
 def test_http_1_0_closes_unless_it_asks_to_stay(wire: Wire) -> None:
@@ -215,6 +219,66 @@ def test_an_upgrade_is_ignored_however_often_it_is_asked_for(wire: Wire) -> None
     wish = request("GET", "/v2/health/live", headers={"Connection": "Upgrade", "Upgrade": "h2c"})
     wire.send(wish * 2000)
     assert {wire.answer().status for _ in range(2000)} == {200}
+
+
+WISH = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAA"}
+WISHING = request("POST", "/v2/models/m/infer", BODY, WISH)
+WISHING_CHUNKED = CHUNKED.replace(
+    b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "whole", [WISHING, WISHING_CHUNKED + chunks(BODY, 7)], ids=["content-length", "chunked"]
+)
+def test_a_body_behind_the_wish_to_upgrade_is_read_however_it_is_cut(
+    wire: Wire, whole: bytes
+) -> None:
+    for cut in range(1, len(whole)):
+        wire.send(whole[:cut], whole[cut:] + LIVE)
+        assert numbers(wire.answer()) == [1.5, -2.0], f"cut at {cut}"
+        assert wire.answer().json() == {"live": True}
+
+
+def test_a_body_behind_the_wish_to_upgrade_is_no_second_request(wire: Wire) -> None:
+    hidden = request("GET", "/metrics")
+    wire.send(request("POST", "/v2/repository/index", hidden, WISH) + LIVE)
+    assert wire.answer().status == 400, "the body is no JSON"
+    assert wire.answer().json() == {"live": True}
+    chunked = WISHING_CHUNKED.replace(b"/v2/models/m/infer", b"/v2/repository/index")
+    wire.send(chunked + chunks(hidden, 1000) + LIVE)
+    assert wire.answer().status == 400
+    assert wire.answer().json() == {"live": True}
+
+
+def test_a_large_body_behind_the_wish_to_upgrade_is_read(wire: Wire) -> None:
+    values = [[float(number), -1.0] for number in range(30_000)]
+    whole = body_of(infer("m", values))
+    wire.send(request("POST", "/v2/models/m/infer", whole, WISH) + LIVE)
+    assert numbers(wire.answer())[-2:] == values[-1]
+    assert wire.answer().status == 200
+
+
+def test_the_wish_to_upgrade_does_not_undo_the_wish_to_close(wire: Wire) -> None:
+    close = {**WISH, "Connection": "close, Upgrade"}
+    wire.send(request("POST", "/v2/models/m/infer", BODY, close) + LIVE)
+    assert numbers(wire.answer()) == [1.5, -2.0]
+    assert wire.ends()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_that_wishes_for_http_2_is_answered(daemon: Daemon) -> None:
+    url = "http://localhost/v2/models/m/infer"
+    command = ["curl", "--http2", "-sS", "--unix-socket", str(daemon.socket), "-d", "@-", url]
+    done = subprocess.run(command, input=BODY, capture_output=True, check=True, timeout=10)
+    assert json.loads(done.stdout)["outputs"][0]["data"] == [1.5, -2.0]
+
+
+def test_http_1_0_with_chunks_closes_after_the_answer(wire: Wire) -> None:
+    head = CHUNKED.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\nConnection: keep-alive\r\n")
+    wire.send(head + chunks(BODY, 7) + LIVE)
+    assert numbers(wire.answer()) == [1.5, -2.0]
+    assert wire.ends()
 
 
 def test_a_client_that_only_closed_its_sending_side_is_answered_and_then_left(wire: Wire) -> None:

@@ -190,6 +190,16 @@ def test_connections_over_the_limit_are_told_503(model: Path) -> None:
         eventually(one_is_free, "a place's being free")
 
 
+def test_a_full_data_door_does_not_lock_the_operator_out(model: Path) -> None:
+    with daemon(f"m={model}", environment=limits(connections=2)) as running, ExitStack() as stack:
+        for _ in range(2):
+            wire = stack.enter_context(Wire.of(running))
+            wire.send(LIVE)
+            assert wire.answer().status == 200
+        assert running.request("GET", "/v2/health/live").status == 503
+        assert running.request("GET", "/v2/health/live", admin=True).status == 200
+
+
 # -- times ---------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge_runtime.api.exchange import MESSAGE_CHARS_MAX
 from tests.daemons import Daemon
 from tests.models import divide, gather, identity, two_inputs
 from tests.wire import Wire, infer, numbers, request
@@ -58,10 +59,14 @@ def check(daemon: Daemon, sent: bytes, status: int, *words: str) -> None:
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
-        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), 501),  # TLS
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100), 400),  # TLS
         (b"BREW /v2 HTTP/1.1\r\nHost: x\r\n\r\n", 501),
-        (b"GET /v2\r\n\r\n", 400),
-        (b"GET /v2 HTTP/9.9\r\nHost: x\r\n\r\n", 400),
+        (b"GET /v2\r\n\r\n", 505),
+        (b"GET /v2 HTTP/0.9\r\nHost: x\r\n\r\n", 505),
+        (b"GET /v2 HTTP/1.2\r\nHost: x\r\n\r\n", 505),
+        (b"GET /v2 HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"GET /v2 HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET /v2 HTTP/1.1\r\n\r\n", 400),
         (b"GET /v2 HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
         (b"GET /v2 HTTP/1.1\r\nHost: x\r\nBad Name: y\r\n\r\n", 400),
@@ -70,6 +75,7 @@ def check(daemon: Daemon, sent: bytes, status: int, *words: str) -> None:
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1e3\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"0" * 5000 + b"\r\n\r\n", 400),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
         (LENGTH_AND_CHUNKS, 400),
         (b"POST /v2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
@@ -78,10 +84,23 @@ def check(daemon: Daemon, sent: bytes, status: int, *words: str) -> None:
         (request("POST", PATH, b"{}", {"Content-Encoding": "gzip"}), 501),
         (request("POST", PATH, b"{}", {"Inference-Header-Content-Length": "x"}), 400),
         (request("POST", PATH, b"{}", {"Inference-Header-Content-Length": "-1"}), 400),
+        (request("POST", PATH, b"{}", {"Inference-Header-Content-Length": "9" * 5000}), 400),
     ],
 )
 def test_what_is_not_http_is_refused(daemon: Daemon, sent: bytes, status: int) -> None:
     check(daemon, sent, status)
+
+
+def test_a_client_that_speaks_tls_is_told_that_this_is_plain_http(daemon: Daemon) -> None:
+    check(daemon, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "plain HTTP", "TLS")
+
+
+def test_what_an_error_quotes_is_cut(daemon: Daemon) -> None:
+    long = "x" * 100_000
+    answer = daemon.infer("m", [{**GOOD, "name": long}])
+    assert answer.status == 400
+    assert len(answer.json()["error"]) == MESSAGE_CHARS_MAX + 1
+    assert answer.json()["error"].endswith("…")
 
 
 def test_a_refusal_is_said_once_whatever_follows_it(daemon: Daemon) -> None:

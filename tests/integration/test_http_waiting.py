@@ -45,6 +45,13 @@ def busy(daemon: Daemon) -> Iterator[Wire]:
         yield wire
 
 
+def gauge(daemon: Daemon, name: str) -> int:
+    text = daemon.request("GET", "/metrics").body.decode()
+    found = re.search(rf"^{name} (\d+)", text, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 def in_flight(daemon: Daemon) -> int:
     text = daemon.request("GET", "/metrics").body.decode()
     found = re.search(r'^edge_runtime_requests_in_flight{model="slow".*} (\d+)', text, re.MULTILINE)
@@ -140,6 +147,61 @@ def test_a_client_that_closed_only_its_sending_side_is_answered_when_its_run_end
     busy.sock.shutdown(socket.SHUT_WR)
     assert busy.answer().status == 200
     assert busy.ends()
+
+
+def test_a_client_that_closed_only_its_sending_side_is_answered_although_it_waits(
+    busy: Wire, daemon: Daemon
+) -> None:
+    with Wire.of(daemon) as waiting:
+        waiting.send(infer_zeros("slow", SHORT) * 2)
+        eventually(lambda: in_flight(daemon) == 3, "the second client's waiting")
+        waiting.sock.shutdown(socket.SHUT_WR)
+        assert busy.answer().status == 200
+        assert [waiting.answer().status for _ in range(2)] == [200, 200]
+        assert waiting.ends()
+
+
+def test_who_vanishes_while_running_loses_the_connection_at_once(
+    daemon: Daemon, busy: Wire
+) -> None:
+    assert gauge(daemon, "edge_runtime_connections") == 2
+    busy.close()
+    eventually(lambda: gauge(daemon, "edge_runtime_connections") == 1, "the connection's end")
+    assert in_flight(daemon) == 1, "the run was over before"
+
+
+@pytest.mark.parametrize("depth", [1, 64], ids=["parked", "queued"])
+def test_bodies_hold_their_budget_until_they_are_answered(models: list[str], depth: int) -> None:
+    large = infer_zeros("slow", [250, 512])  # 512 kB, and 819 kB for the long one
+    settings = {
+        "EDGE_RUNTIME__ENGINE__POOL_THREADS": "1",
+        "EDGE_RUNTIME__LIMITS__PIPELINE_DEPTH": str(depth),
+        "EDGE_RUNTIME__LIMITS__BODY_BYTES_IN_FLIGHT": "1500000",
+    }
+    with Daemon(models, settings) as running:
+        for is_patient in (True, False):  # who vanishes gives back what waits and what runs
+            with Wire.of(running) as wire:
+                wire.send(infer_zeros("slow", LONG) + large)
+                eventually(lambda: in_flight(running) == min(depth, 2), "their waiting")
+                with Wire.of(running) as other:
+                    other.send(large)
+                    answer = other.answer()
+                    assert answer.status == 503
+                    assert "limits.body_bytes_in_flight" in answer.json()["error"]
+                if is_patient:
+                    assert [wire.answer().status for _ in range(2)] == [200, 200]
+            eventually(lambda: in_flight(running) == 0, "the end of everything")
+        with Wire.of(running) as wire:
+            wire.send(infer_zeros("slow", [700, 512]))
+            assert wire.answer().status == 200
+
+
+def test_one_connection_cannot_pipeline_more_bodies_than_the_budget(models: list[str]) -> None:
+    settings = {"EDGE_RUNTIME__LIMITS__BODY_BYTES_IN_FLIGHT": "1500000"}
+    with Daemon(models, settings) as running, Wire.of(running) as wire:
+        wire.send(infer_zeros("slow", LONG) + infer_zeros("slow", [350, 512]))
+        assert [wire.answer().status for _ in range(2)] == [200, 503]
+        assert wire.ends()
 
 
 def test_a_request_whose_timeout_passes_while_it_waits_is_503(daemon: Daemon, busy: Wire) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from edge_runtime.datatypes import ALL, BY_NAME, BYTES, Datatype
 from edge_runtime.tensors import Array, from_buffer, to_buffer
 from tests.daemons import Answer, Daemon, daemon
+from tests.models import identity
 from tests.protocol_models import GOOD, PAIR, write_repository
 
 pytestmark = pytest.mark.integration
@@ -284,7 +286,7 @@ def test_wrong_request_is_refused_and_the_next_good_one_answered(
         ({"outputs": [{"name": "y"}] * 2}, 400, "asked for twice"),
         ({"parameters": {"priority": -1}}, 400, "'priority' must be an integer"),
         ({"parameters": {"sequence_id": 1}}, 501, "sequences are not served here"),
-        ({"id": 7}, 400, "Expected `str`"),
+        ({"id": 7}, 400, r"Expected `str"),
     ],
 )
 def test_wrong_field_is_refused(
@@ -322,3 +324,19 @@ def test_data_socket_changes_nothing(served: Daemon, change: str) -> None:
     answer = served.request("POST", f"/v2/repository/models/FP32/{change}", b"{}")
     assert answer.status == 403
     assert "admin.sock" in error(answer)
+
+
+def test_json_beyond_its_limit_is_refused_and_binary_of_that_size_is_not(tmp_path: Path) -> None:
+    model = identity(tmp_path / "m.onnx")
+    environment = {"EDGE_RUNTIME__LIMITS__JSON_BYTES": "2048"}
+    tensor = {"name": "x", "shape": [1000, 2], "datatype": "FP32"}
+    with daemon(f"m={model}", environment=environment) as running:
+        answer = running.infer("m", [{**tensor, "data": [0.5] * 2000}])
+        assert answer.status == 413
+        assert "binary" in answer.json()["error"]
+        head = json.dumps(
+            {"inputs": [{**tensor, "parameters": {"binary_data_size": 8000}}]}
+        ).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        path = "/v2/models/m/infer"
+        assert running.request("POST", path, head + bytes(8000), headers).status == 200

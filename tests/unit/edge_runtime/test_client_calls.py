@@ -230,3 +230,39 @@ def test_health_is_a_yes_or_a_no() -> None:
     assert not calls.model_ready("m").decode(Answer(503, b'{"error":"loading"}'))
     with pytest.raises(errors.ModelNotFoundError):
         calls.model_ready("m").decode(Answer(404, b'{"error":"no"}'))
+
+
+@pytest.mark.parametrize(("version", "path"), [("", ""), ("3", "/versions/3"), (4, "/versions/4")])
+def test_a_version_is_text_or_a_number(version: str | int, path: str) -> None:
+    call = calls.infer("m", {"x": np.zeros(1, "<f4")}, version=version)
+    assert call.target == f"/v2/models/m{path}/infer"
+
+
+@pytest.mark.parametrize("version", [-1, True, "new", None, 1.0])
+def test_a_version_that_is_no_number_is_refused(version: Any) -> None:  # noqa: ANN401 - wrong ones
+    with pytest.raises(errors.InvalidRequestError, match="version"):
+        calls.model_metadata("m", version)
+
+
+@pytest.mark.parametrize("name", [3, None, b"m"])
+def test_a_model_s_name_that_is_no_text_is_refused(name: Any) -> None:  # noqa: ANN401 - wrong ones
+    with pytest.raises(errors.InvalidRequestError, match="name is text"):
+        calls.infer(name, {})
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_half_a_surrogate_pair_is_no_text(binary: bool) -> None:  # noqa: FBT001
+    with pytest.raises(errors.InvalidTensorError, match="UTF-8"):
+        calls.infer("m", {"x": np.array(["a", "\ud800"])}, binary=binary)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cure"),
+    [("FP32", "array.astype('float32')"), ("INT64", "array.astype('int64')"), ("BYTES", "")],
+)
+def test_another_datatype_is_told_with_its_conversion(wanted: str, cure: str) -> None:
+    said = f"input 'x' is FP64; the model takes {wanted}"
+    decode = calls.infer("m", {"x": np.zeros(1)}).decode
+    with pytest.raises(errors.RequestError) as refused:
+        decode(Answer(400, msgspec.json.encode({"error": said})))
+    assert refused.value.message == (f"{said}; convert it: {cure}" if cure else said)

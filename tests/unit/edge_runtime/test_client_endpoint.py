@@ -72,6 +72,16 @@ def test_the_defaults_are_the_environment_s(monkeypatch: pytest.MonkeyPatch) -> 
     assert Endpoint.default_admin().path == Path("/run/b.sock")
 
 
+def test_the_environment_takes_every_form_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_RUNTIME_SOCKET", "http://localhost:8000")
+    monkeypatch.setenv("EDGE_RUNTIME_ADMIN_SOCKET", "unix:/run/b.sock")
+    assert Endpoint.default() == Endpoint.parse("http://localhost:8000")
+    assert Endpoint.default_admin().path == Path("/run/b.sock")
+    monkeypatch.setenv("EDGE_RUNTIME_ADMIN_SOCKET", "https://localhost")
+    with pytest.raises(ConfigError, match="EDGE_RUNTIME_ADMIN_SOCKET"):
+        Endpoint.default_admin()
+
+
 def test_any_form_of_an_address_is_taken() -> None:
     endpoint = Endpoint.parse("/run/a.sock")
     assert Endpoint.of("/run/a.sock") == Endpoint.of(Path("/run/a.sock")) == endpoint

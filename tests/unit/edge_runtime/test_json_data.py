@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -153,3 +154,23 @@ def test_nesting_is_taken_to_its_limit_and_refused_beyond() -> None:
         decode("FP32", [1, *shape], np.zeros([1, *shape]).tolist())
     with pytest.raises(InvalidTensorError, match=f"nested deeper than {DEPTH}"):
         decode("FP32", [1], b"[ \n\t\r" * 100_000)
+
+
+@pytest.mark.parametrize("shape", [[1], [1, 3]])
+def test_a_surplus_of_elements_is_refused_before_it_costs_memory(shape: list[int]) -> None:
+    text = b"[" + b"0," * 3_000_000 + b"0]"
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidTensorError, match="data has 3000001"):
+            decode("FP32", shape, text)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(text)
+
+
+@pytest.mark.parametrize("nest", [False, True])
+def test_large_data_that_fits_its_shape_is_taken(nest: bool) -> None:  # noqa: FBT001 - a case
+    values = np.arange(60_000, dtype="<f4").reshape(300, 200)
+    data = values.tolist() if nest else values.reshape(-1).tolist()
+    assert np.array_equal(decode("FP32", [300, 200], data), values)

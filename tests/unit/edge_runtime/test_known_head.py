@@ -3,6 +3,7 @@
 import asyncio
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +81,18 @@ def _request(head: bytes, body: bytes) -> bytes:
 bodies = st.sampled_from([b"", b"ab", b"cd", b"\r\n", b"\r\n\r\n", b"POST"])
 requests = st.one_of(st.builds(_request, st.sampled_from(HEADS), bodies), st.just(GET))
 # Blank lines between requests are allowed (RFC 9112 2.2), and move every border.
-streams = st.lists(st.builds(bytes.__add__, requests, st.sampled_from([b"", b"", b"\r\n"])))
+alone = st.builds(bytes.__add__, requests, st.sampled_from([b"", b"", b"\r\n"]))
+
+
+def _twins(head: bytes, more: bytes) -> list[bytes]:
+    """Two reads of one size: an end of the first one's head is found two bytes late too."""
+    return [_request(head, body) + more for body in (b"\r\n\r\n", b"\r\nab")]
+
+
+twins = st.builds(_twins, st.sampled_from(HEADS), st.sampled_from([b"\r\n", b"\r\n\r\n"]))
+streams = st.lists(st.one_of(alone.map(lambda each: [each]), twins)).map(
+    lambda groups: [each for group in groups for each in group]
+)
 
 
 @given(streams, st.data())
@@ -107,8 +119,30 @@ def test_a_repeated_head_with_another_body_goes_past_the_parser() -> None:
 
 def test_nothing_is_remembered_of_a_request_whose_border_is_not_certain() -> None:
     blank_after = _request(HEADS[0], b"ab") + b"\r\n"
-    for request in (GET, blank_after, _request(HEADS[3], b"ab"), _request(HEADS[4], b"ab")):
+    ends_everywhere = _request(HEADS[0], b"\r\n\r\n") + b"\r\n"
+    blank_before = b"\r\n" + _request(HEADS[0], b"ab")
+    uncertain = (GET, blank_after, ends_everywhere, blank_before)
+    for request in (*uncertain, _request(HEADS[3], b"ab"), _request(HEADS[4], b"ab")):
         assert not _record([request]).knows_a_head
+
+
+def test_a_body_behind_a_body_of_line_ends_is_not_cut_elsewhere() -> None:
+    recorder = _record(_twins(HEADS[0], b"\r\n"))
+    assert [seen[3] for seen in recorder.seen] == [b"\r\n\r\n", b"\r\nab"]
+
+
+def test_a_defect_of_ours_is_logged_and_answered_500(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Recorder):
+        def on_header(self, name: bytes, value: bytes) -> None:  # noqa: ARG002 - the interface
+            raise ValueError("broken")
+
+    async def run() -> list[int]:
+        recorder = Broken(asyncio.get_running_loop())
+        recorder.read(GET)
+        return recorder.refused
+
+    assert asyncio.run(run()) == [500]
+    assert "ValueError: broken" in caplog.text
 
 
 def test_a_remembered_head_holds_neither_body_nor_answer() -> None:
