@@ -263,7 +263,7 @@ def resnet50_row(bench: Bench) -> Outcome:
 
 
 def arena_row(bench: Bench) -> Outcome:
-    """Compare the daemon with ONNX Runtime's memory arena off (its default) and on."""
+    """Compare the daemon with ONNX Runtime's memory arena off and on (its default)."""
     plan = bench.plan
     memories: list[Memory] = []
     with ExitStack() as stack:

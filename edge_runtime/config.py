@@ -124,10 +124,12 @@ class Engine(Settings, frozen=True):
     memory_arena: Annotated[
         bool,
         Meta(
-            description="ONNX Runtime's CPU arena: faster repeated runs of large models, but it "
-            "never gives memory back before the model is unloaded (docs/performance.md)."
+            description="ONNX Runtime's CPU arena. With several clients it needs less memory than "
+            "the system's allocator at the same speed (docs/performance.md), but it keeps what "
+            "the largest request took until the model is unloaded: switch it off where the sizes "
+            "of requests vary much."
         ),
-    ] = False
+    ] = True
 
 
 class Limits(Settings, frozen=True):
