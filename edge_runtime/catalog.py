@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol, TypeVar
 
+from edge_runtime.bundle import Bundle
 from edge_runtime.errors import (
     EdgeRuntimeError,
     ModelLoadError,
@@ -23,7 +24,6 @@ from edge_runtime.errors import (
 )
 from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.metrics import VersionStatistics
-from edge_runtime.repository import Bundle
 from edge_runtime.scheduling import RunCost, Runnable
 from edge_runtime.session import SessionSettings, release_memory
 from edge_runtime.tensors import Signature

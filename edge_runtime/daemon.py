@@ -23,6 +23,7 @@ from edge_runtime.api.http import Budget
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import admin_routes, data_routes
 from edge_runtime.api.timeouts import Timeouts
+from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog, LoadedVersion
 from edge_runtime.config import Config, Model
 from edge_runtime.errors import (
@@ -43,7 +44,7 @@ from edge_runtime.locations import (
     temporary_directory,
 )
 from edge_runtime.metrics import ServerStatistics
-from edge_runtime.repository import Bundle, Discovery, discover
+from edge_runtime.repository import Discovery, discover
 from edge_runtime.scheduling import Scheduler
 from edge_runtime.session import RUNTIME_VERSION, select_providers
 from edge_runtime.systemd import Notifier, listen_fds, watchdog_interval_s

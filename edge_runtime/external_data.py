@@ -73,7 +73,7 @@ def external_files(model_path: Path, shown: str = "") -> tuple[str, ...]:
     """
     name = shown or str(model_path)
     try:
-        locations = _with_mapped(model_path, deep=True)
+        locations = _with_mapped(model_path)
     except _NotProtobufError as error:
         raise ModelLoadError(
             f"{name} is not an ONNX model: {error}; export the model again or copy it completely"
@@ -83,26 +83,13 @@ def external_files(model_path: Path, shown: str = "") -> tuple[str, ...]:
     return tuple(sorted({_checked(location, model_path, name) for location in locations}))
 
 
-def looks_like_onnx(path: Path) -> bool:
-    """Say whether a file is plausibly an ONNX model: protobuf with a graph at its place.
-
-    Args:
-        path: Any file; one that cannot be read is not a model.
-    """
-    try:
-        _with_mapped(path, deep=False)
-    except (_NotProtobufError, OSError, ValueError):
-        return False
-    return True
-
-
-def _with_mapped(path: Path, *, deep: bool) -> set[bytes]:
+def _with_mapped(path: Path) -> set[bytes]:
     """Map a file and walk it."""
     with path.open("rb") as file:
         if not file.seek(0, 2):
             raise _NotProtobufError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            return _Walk(buffer).locations(deep=deep)
+            return _Walk(buffer).locations()
 
 
 def _checked(location: bytes, model_path: Path, shown: str) -> str:
@@ -139,8 +126,8 @@ class _Walk:
         self._buffer = buffer
         self._fields_left = MAX_FIELDS
 
-    def locations(self, *, deep: bool) -> set[bytes]:
-        """Collect every ``location`` value; a shallow walk only checks that there is a graph."""
+    def locations(self) -> set[bytes]:
+        """Collect every ``location`` value, and make sure that there is a graph."""
         found: set[bytes] = set()
         has_graph = False
         # A stack of our own: depth is data here, and must not become Python's recursion.
@@ -158,8 +145,7 @@ class _Walk:
                 if child is None:
                     continue
                 has_graph = has_graph or (depth == 0 and child == "GraphProto")
-                if deep:
-                    stack.append((child, first, last, depth + 1))
+                stack.append((child, first, last, depth + 1))
         if not has_graph:
             raise _NotProtobufError("it holds no graph")
         return found

@@ -76,34 +76,16 @@ def default_state_directory(environment: Mapping[str, str], home: Path) -> Path:
     return (base or home / ".local" / "state") / "edge-runtime"
 
 
-def client_socket(environment: Mapping[str, str]) -> Path:
-    """Find the data socket: ``$EDGE_RUNTIME_SOCKET``, this user's daemon, else the system's.
+def client_path(environment: Mapping[str, str], name: str) -> Path:
+    """Find a daemon's socket: this user's, else the system's.
 
     Args:
         environment: Where the variables are looked up.
+        name: ``RUNTIME_SOCKET_NAME`` or ``ADMIN_SOCKET_NAME``.
 
     Raises:
         SocketError: The default folder is not private; see ``default_socket_directory``.
     """
-    return _client_path(environment, "EDGE_RUNTIME_SOCKET", RUNTIME_SOCKET_NAME)
-
-
-def client_admin_socket(environment: Mapping[str, str]) -> Path:
-    """Find the admin socket: ``$EDGE_RUNTIME_ADMIN_SOCKET``, this user's, else the system's.
-
-    Args:
-        environment: Where the variables are looked up.
-
-    Raises:
-        SocketError: The default folder is not private; see ``default_socket_directory``.
-    """
-    return _client_path(environment, "EDGE_RUNTIME_ADMIN_SOCKET", ADMIN_SOCKET_NAME)
-
-
-def _client_path(environment: Mapping[str, str], variable: str, name: str) -> Path:
-    given = environment.get(variable, "")
-    if given:
-        return Path(given)
     # RUNTIME_DIRECTORY is the client's own where the client is a systemd unit itself.
     without = {key: value for key, value in environment.items() if key != "RUNTIME_DIRECTORY"}
     temporary = temporary_directory(environment)

@@ -19,7 +19,6 @@ from edge_runtime.bundle import (
     bundle_from_model_file,
     file_status,
     unreadable,
-    verify,
 )
 from edge_runtime.config import Model, VersionPolicy
 from edge_runtime.errors import (
@@ -30,22 +29,6 @@ from edge_runtime.errors import (
     ModelLoadError,
 )
 from edge_runtime.manifest import MANIFEST_FILE, check_model_name, parse_version
-
-__all__ = [
-    "MODEL_FILE",
-    "Bundle",
-    "Discovery",
-    "Problem",
-    "Selection",
-    "bundle_from_directory",
-    "bundle_from_model_file",
-    "classify",
-    "discover",
-    "parse_model_argument",
-    "scan_repository",
-    "select_versions",
-    "verify",
-]
 
 MODEL_FILE: Final = "model.onnx"
 """Triton's name of the model file in a version folder."""

@@ -7,7 +7,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from edge_runtime.errors import ConfigError, TransportError
-from edge_runtime.locations import client_admin_socket, client_socket
+from edge_runtime.locations import ADMIN_SOCKET_NAME, RUNTIME_SOCKET_NAME, client_path
 
 HTTP_PORT = 80
 
@@ -109,7 +109,8 @@ class Endpoint:
             ConfigError: The variable holds no address.
             SocketError: The default folder of the sockets is not private.
         """
-        return cls._given("EDGE_RUNTIME_SOCKET") or cls(path=client_socket(os.environ))
+        given = cls._given("EDGE_RUNTIME_SOCKET")
+        return given or cls(path=client_path(os.environ, RUNTIME_SOCKET_NAME))
 
     @classmethod
     def default_admin(cls) -> Self:
@@ -122,7 +123,7 @@ class Endpoint:
             SocketError: The default folder of the sockets is not private.
         """
         given = cls._given("EDGE_RUNTIME_ADMIN_SOCKET")
-        return given or cls(path=client_admin_socket(os.environ))
+        return given or cls(path=client_path(os.environ, ADMIN_SOCKET_NAME))
 
     @classmethod
     def _given(cls, variable: str) -> Self | None:

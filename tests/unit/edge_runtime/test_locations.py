@@ -12,8 +12,9 @@ import pytest
 from edge_runtime import locations
 from edge_runtime.errors import SocketError
 from edge_runtime.locations import (
-    client_admin_socket,
-    client_socket,
+    ADMIN_SOCKET_NAME,
+    RUNTIME_SOCKET_NAME,
+    client_path,
     default_socket_directory,
     default_state_directory,
     temporary_directory,
@@ -83,17 +84,11 @@ def test_state_directory_prefers_systemd_then_xdg_then_home() -> None:
     assert default_state_directory({}, home) == home / ".local/state/edge-runtime"
 
 
-def test_client_takes_the_path_it_is_given() -> None:
-    environment = {"EDGE_RUNTIME_SOCKET": "a.sock", "EDGE_RUNTIME_ADMIN_SOCKET": "/b.sock"}
-    assert client_socket(environment) == Path("a.sock")
-    assert client_admin_socket(environment) == Path("/b.sock")
-
-
 def test_client_and_daemon_agree(tmp_path: Path) -> None:
     for environment in ({"XDG_RUNTIME_DIR": str(tmp_path)}, {"TMPDIR": str(tmp_path)}):
         folder = default_socket_directory(environment, UID, temporary_directory(environment))
-        assert client_socket(environment) == folder / "runtime.sock"
-        assert client_admin_socket(environment) == folder / "admin.sock"
+        assert client_path(environment, RUNTIME_SOCKET_NAME) == folder / "runtime.sock"
+        assert client_path(environment, ADMIN_SOCKET_NAME) == folder / "admin.sock"
         assert folder.is_relative_to(tmp_path)
 
 
@@ -104,12 +99,12 @@ def test_client_finds_the_system_daemon_when_the_user_runs_none(
     system.mkdir()
     monkeypatch.setattr(locations, "SYSTEM_SOCKET_DIRECTORY", system)
     environment = {"XDG_RUNTIME_DIR": str(own), "RUNTIME_DIRECTORY": str(tmp_path / "of-the-unit")}
-    assert client_socket(environment) == own / "edge-runtime" / "runtime.sock"
+    assert client_path(environment, RUNTIME_SOCKET_NAME) == own / "edge-runtime" / "runtime.sock"
     (system / "runtime.sock").touch()
-    assert client_socket(environment) == system / "runtime.sock"
+    assert client_path(environment, RUNTIME_SOCKET_NAME) == system / "runtime.sock"
     (own / "edge-runtime").mkdir(parents=True, exist_ok=True)
     (own / "edge-runtime" / "runtime.sock").touch()
-    assert client_socket(environment) == own / "edge-runtime" / "runtime.sock"
+    assert client_path(environment, RUNTIME_SOCKET_NAME) == own / "edge-runtime" / "runtime.sock"
 
 
 def test_temporary_directory_is_the_usual_one_without_a_variable() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime import manifest
+from edge_runtime.bundle import bundle_from_directory
 from edge_runtime.config import Model, VersionPolicy
 from edge_runtime.errors import (
     ArtifactError,
@@ -25,7 +26,6 @@ from edge_runtime.manifest import (
 from edge_runtime.repository import (
     Discovery,
     Selection,
-    bundle_from_directory,
     classify,
     discover,
     parse_model_argument,
