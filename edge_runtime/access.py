@@ -262,5 +262,9 @@ class Peer:
         return " ".join([self.address, *known])
 
 
+#: A caller of whom nothing is known: no rule that names a user matches.
+NOBODY: Final = Peer(None, None, None, "unknown")
+
+
 def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,9 +11,8 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import (
@@ -22,102 +21,16 @@ from edge_runtime.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
 )
-from edge_runtime.manifest import Manifest, Variant
-from edge_runtime.metrics import VersionStatistics
-from edge_runtime.scheduling import RunCost, Runnable
-from edge_runtime.session import SessionSettings, release_memory
-from edge_runtime.tensors import Signature
+from edge_runtime.routing import EMPTY, LoadedVersion, Routes, Table, VersionState, route
+from edge_runtime.session import release_memory
 
 _log = logging.getLogger(__name__)
 
-State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
-
-
-class LoadedSession(Runnable, Protocol):
-    """A session that can be closed."""
-
-    providers: tuple[str, ...]
-
-    def terminate(self) -> None:
-        """Make the runs that go on end early, with an error."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the model's memory."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class LoadedVersion:
-    """One version in memory.
-
-    Attributes:
-        name: The model's name.
-        version: As on the wire.
-        digest: Of what really runs (DESIGN.md section 2).
-        manifest: What it was loaded from.
-        variant: The variant that runs on this CPU.
-        variant_reason: Why that one.
-        session: What runs.
-        signature: What it takes and gives.
-        settings: How the session was loaded.
-        load_s: How long loading took, in seconds.
-        leases: Requests that use it now.
-    """
-
-    name: str
-    version: str
-    digest: str
-    manifest: Manifest
-    variant: Variant
-    variant_reason: str
-    session: LoadedSession
-    signature: Signature
-    settings: SessionSettings = field(default_factory=SessionSettings)
-    load_s: float = 0.0
-    statistics: VersionStatistics = field(default_factory=VersionStatistics)
-    cost: RunCost = field(default_factory=RunCost)
-    leases: int = 0
-    gone: asyncio.Event | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """Who answers for one model name."""
-
-    default: LoadedVersion
-    versions: Mapping[str, LoadedVersion]
-
-
-@dataclass(frozen=True, slots=True)
-class VersionState:
-    """What the repository index says of one version."""
-
-    state: State
-    reason: str = ""
-
-
-Table = Mapping[str, Routes]
 Loader = Callable[[Bundle, LoadedVersion | None], LoadedVersion]
 _Result = TypeVar("_Result")
 CLOSE_S: Final = 10.0
 UNKNOWN_VERSION: Final = 0  # of a problem that concerns a whole model
 _folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
-_EMPTY: Final[Table] = MappingProxyType({})
-
-
-def route(table: Table, name: str, version: str) -> LoadedVersion | None:
-    """Choose the version that answers; pure.
-
-    Args:
-        table: Who answers for what.
-        name: The model asked for.
-        version: The version asked for; empty leaves the choice to the table.
-    """
-    routes = table.get(name)
-    if routes is None:
-        return None
-    return routes.versions.get(version) if version else routes.default
 
 
 class Catalog:
@@ -130,7 +43,7 @@ class Catalog:
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._table = _EMPTY
+        self._table = EMPTY
         self._states: dict[tuple[str, int], VersionState] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._changing = asyncio.Lock()

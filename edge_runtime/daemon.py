@@ -6,11 +6,8 @@ Start: sockets, loop, doors, models, ready. Stop: doors, requests in flight, mod
 import asyncio
 import gc
 import logging
-import os
 import signal
-from collections.abc import Callable, Collection, Coroutine, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from time import time
 from typing import Final
 
@@ -23,37 +20,21 @@ from edge_runtime.api.http import Budget
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import admin_routes, data_routes
 from edge_runtime.api.timeouts import Timeouts
-from edge_runtime.bundle import Bundle
-from edge_runtime.catalog import Catalog, LoadedVersion
-from edge_runtime.config import Config, Model
-from edge_runtime.errors import (
-    ConfigError,
-    EdgeRuntimeError,
-    ModelLoadError,
-    ModelNotFoundError,
-    SocketError,
-)
+from edge_runtime.binding import bind
+from edge_runtime.desired import Desired
+from edge_runtime.errors import ConfigError
 from edge_runtime.hardware import cpu_facts, usable_cpus
 from edge_runtime.inference import Inference
-from edge_runtime.listeners import BoundSocket, Listeners, adopt, bind_tcp, bind_unix
-from edge_runtime.loading import load_bundle
-from edge_runtime.locations import (
-    ADMIN_SOCKET_NAME,
-    RUNTIME_SOCKET_NAME,
-    default_socket_directory,
-    temporary_directory,
-)
+from edge_runtime.listeners import BoundSocket, Listeners
 from edge_runtime.metrics import ServerStatistics
-from edge_runtime.repository import Discovery, discover
 from edge_runtime.scheduling import Scheduler
-from edge_runtime.session import RUNTIME_VERSION, select_providers
-from edge_runtime.systemd import Notifier, listen_fds, watchdog_interval_s
+from edge_runtime.settings import Config
+from edge_runtime.systemd import Notifier, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
 
 TERMINATE_S: Final = 2.0  # after the drain: for runs that were told to end early
 _NS: Final = 1e9
-_DOORS: Final = (access.RUNTIME, access.ADMIN, access.HTTP)
 
 ReadConfig = Callable[[], Config]
 
@@ -93,43 +74,6 @@ async def _serve(settings: Config, read_config: ReadConfig, sockets: list[BoundS
     return daemon.is_clean
 
 
-def bind(settings: Config) -> list[BoundSocket]:
-    """Bind every socket that systemd did not pass: data and admin always, TCP when asked for.
-
-    Raises:
-        SocketError: One of them cannot be bound; those that were are closed again.
-    """
-    bound: list[BoundSocket] = []
-    try:
-        for name, passed in listen_fds().items():
-            if name not in _DOORS:
-                raise SocketError(
-                    f"systemd passes a socket named {name!r}; FileDescriptorName= must be one of "
-                    f"{', '.join(_DOORS)}"
-                )
-            bound += [adopt(sock, name=name) for sock in passed]
-        names = {each.address.name for each in bound}
-        sockets = settings.sockets
-        runtime = Path(sockets.runtime) if sockets.runtime else None
-        if runtime is None and not {access.RUNTIME, access.ADMIN} <= names:
-            folder = default_socket_directory(
-                os.environ, os.getuid(), temporary_directory(os.environ)
-            )
-            runtime = folder / RUNTIME_SOCKET_NAME
-        if runtime is not None and access.RUNTIME not in names:
-            bound.append(bind_unix(runtime, group=sockets.group, name=access.RUNTIME))
-        if runtime is not None and access.ADMIN not in names:
-            admin = Path(sockets.admin) if sockets.admin else runtime.with_name(ADMIN_SOCKET_NAME)
-            bound.append(bind_unix(admin, group=sockets.admin_group, name=access.ADMIN))
-        if settings.http.listen and access.HTTP not in names:
-            bound.append(bind_tcp(settings.http.listen))
-    except EdgeRuntimeError:
-        for each in bound:
-            each.close()
-        raise
-    return bound
-
-
 class Daemon:
     """The running daemon. Made and used on its event loop's thread.
 
@@ -145,22 +89,14 @@ class Daemon:
         self._settings = settings
         self._read_config = read_config
         self._sockets = sockets
-        self._cpu = cpu_facts()
         self._cpus = usable_cpus()
-        self._providers, missing = select_providers(settings.engine.providers)
-        if missing:
-            _log.warning(
-                "execution providers %s are not installed; using %s",
-                ", ".join(missing),
-                ", ".join(self._providers),
-            )
         self._notifier = Notifier()
         self._statistics = ServerStatistics(time())
         self._listeners = Listeners()
         self._doors: list[Door] = []
         self._handlers: Handlers | None = None
-        self._catalog = Catalog(self._load)
-        self._catalog.is_settled = False
+        self._desired = Desired(settings, cpu_facts(), self._cpus)
+        self._catalog = self._desired.catalog
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._started = asyncio.Event()
@@ -182,7 +118,7 @@ class Daemon:
             self._catalog,
             Inference(self._catalog, scheduler.submit),
             self._statistics,
-            self._reload_model,
+            self._desired.reload,
             self._settings.limits,
         )
         self._handlers = handlers
@@ -192,8 +128,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             await self._listeners.start()
-            if await self._unless_stopped(self._start_models()):
-                self._catalog.is_settled = True
+            if await self._unless_stopped(self._desired.start()):
                 gc.freeze()  # what is alive now lives for long: collections need not look at it
                 handlers.is_ready = True
                 self._notifier.ready()
@@ -245,76 +180,6 @@ class Daemon:
             self._doors.append(door)
             self._listeners.add(bound, door.connection)
 
-    # -- models --------------------------------------------------------------------------------
-
-    def _load(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
-        """Load a bundle; called on the catalog's loader thread."""
-        return load_bundle(
-            bundle,
-            serving,
-            engine=self._settings.engine,
-            settings=self._settings.models.get(bundle.manifest.name, Model()),
-            providers=self._providers,
-            cpu=self._cpu,
-            cpus=self._cpus,
-        )
-
-    async def _discover(self, only: str = "", without: Collection[int] = ()) -> Discovery:
-        settings = self._settings
-        found = await self._catalog.off_loop(
-            partial(discover, settings.models, settings.repositories, only, without)
-        )
-        for problem in found.problems:
-            where = f"model {problem.name}" if problem.name else "repository"
-            _log.error("%s: %s", where, problem.error.message)
-            if problem.name:
-                self._catalog.note_problem(problem.name, problem.version, problem.error)
-        return found
-
-    async def _start_models(self) -> None:
-        _log.info(
-            "onnxruntime %s on %s, %d CPUs", RUNTIME_VERSION, self._cpu.description, self._cpus
-        )
-        found = await self._discover()
-        failures = [problem.error for problem in found.problems]
-        for name, bundles in found.bundles.items():
-            failures += await self._start_model(name, bundles)
-        if failures and not self._catalog.table:
-            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
-        if not self._catalog.table:
-            _log.warning("the repositories hold no model yet")
-
-    async def _start_model(
-        self, name: str, bundles: Mapping[int, Bundle]
-    ) -> list[EdgeRuntimeError]:
-        """Load a model; where no wanted version can be loaded, an older one. What went wrong."""
-        failures: list[EdgeRuntimeError] = []
-        tried: set[int] = set()
-        while not tried.issuperset(bundles):
-            try:
-                await self._catalog.apply(name, bundles)
-            except EdgeRuntimeError as error:
-                failures.append(error)
-            if name in self._catalog.table:
-                break
-            tried |= bundles.keys()
-            bundles = (await self._discover(name, tried)).bundles.get(name, {})
-        return failures
-
-    async def _reload_model(self, name: str) -> None:
-        """Read one model's files anew and swap them in (repository ``load``)."""
-        found = await self._discover(name)
-        bundles = found.bundles.get(name)
-        if bundles is not None:
-            await self._catalog.apply(name, bundles)
-        for problem in found.problems:
-            if problem.name == name:
-                raise problem.error
-        if bundles is None:
-            raise ModelNotFoundError(
-                f"there is no model {name!r} in the configuration or a repository folder"
-            )
-
     async def _reload_all(self) -> None:
         """Read the configuration and every model folder again (SIGHUP)."""
         await self._started.wait()
@@ -325,11 +190,12 @@ class Daemon:
             except ConfigError as error:
                 _log.error("the configuration stays as it was: %s", error.message)
             else:
-                await self._apply_all()
+                await self._desired.apply_all()
             self._notifier.ready()
 
     def _take(self, settings: Config) -> None:
         before, self._settings = self._settings, settings
+        self._desired.settings = settings
         logs.configure(settings.log)
         for door in self._doors:
             door.limits = settings.limits
@@ -338,17 +204,6 @@ class Daemon:
         if _needs_restart(before) != _needs_restart(settings):
             _log.warning("changes of sockets, http, engine and state_dir need a restart")
         _log.info("configuration read again")
-
-    async def _apply_all(self) -> None:
-        found = await self._discover()
-        troubled = {problem.name for problem in found.problems}
-        for name in dict.fromkeys([*found.bundles, *self._catalog.table]):
-            if name not in found.bundles and name in troubled:
-                continue  # broken on disk, still fine in memory
-            try:
-                await self._catalog.apply(name, found.bundles.get(name, {}))
-            except EdgeRuntimeError:
-                continue  # logged, and in the index
 
     # -- the end -------------------------------------------------------------------------------
 

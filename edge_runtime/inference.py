@@ -11,7 +11,7 @@ from functools import lru_cache
 from time import perf_counter_ns
 from typing import Final
 
-from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.catalog import Catalog
 from edge_runtime.datatypes import BF16, BOOL, BYTES
 from edge_runtime.errors import (
     DeadlineExceededError,
@@ -30,6 +30,7 @@ from edge_runtime.protocol.messages import (
     OutputTensor,
     RequestedOutput,
 )
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.scheduling import Run
 from edge_runtime.tensors import (
     VARIABLE,

@@ -8,13 +8,13 @@ from dataclasses import replace
 from time import perf_counter
 
 from edge_runtime.bundle import Bundle, verify
-from edge_runtime.catalog import LoadedVersion
-from edge_runtime.config import Engine, Model
 from edge_runtime.digest import variant_digest
 from edge_runtime.errors import ManifestError, ModelLoadError
 from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import Manifest, TensorDescription, choose_variant
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION, Session, SessionSettings
+from edge_runtime.settings import Engine, Model
 from edge_runtime.tensors import Signature, TensorSpec, fits
 
 

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
-from edge_runtime.config import Log
+from edge_runtime.settings import Log
 
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 

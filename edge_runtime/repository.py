@@ -20,7 +20,6 @@ from edge_runtime.bundle import (
     file_status,
     unreadable,
 )
-from edge_runtime.config import Model, VersionPolicy
 from edge_runtime.errors import (
     ArtifactError,
     ConfigError,
@@ -29,6 +28,7 @@ from edge_runtime.errors import (
     ModelLoadError,
 )
 from edge_runtime.manifest import MANIFEST_FILE, check_model_name, parse_version
+from edge_runtime.settings import Model, VersionPolicy
 
 MODEL_FILE: Final = "model.onnx"
 """Triton's name of the model file in a version folder."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.catalog import LoadedVersion
 from edge_runtime.datatypes import BY_NAME
 from edge_runtime.errors import ModelFailedError
 from edge_runtime.manifest import Manifest, Variant
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.scheduling import RunCost
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 

@@ -4,9 +4,10 @@ from time import perf_counter_ns, time_ns
 from typing import Final
 
 from edge_runtime import __version__
-from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.catalog import Catalog
 from edge_runtime.metrics import VersionStatistics
 from edge_runtime.protocol import schemas
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION
 from edge_runtime.tensors import TensorSpec
 

@@ -20,8 +20,8 @@ from edge_runtime.api.exchange import Buffers, Exchange
 from edge_runtime.api.halves import is_gone, peer_of
 from edge_runtime.api.http import Budget, Reception
 from edge_runtime.api.timeouts import NEVER, Timeouts
-from edge_runtime.config import Limits
 from edge_runtime.metrics import ServerStatistics
+from edge_runtime.settings import Limits
 
 LINGER_S: Final = 2.0  # after refusing a body: time for the peer to read our answer
 OUTGOING_BYTES_MAX: Final = 1_048_576  # gathered in one turn of the loop; then no more is run

@@ -5,8 +5,9 @@ from time import time
 from typing import TYPE_CHECKING, Final
 
 from edge_runtime import __version__
-from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.catalog import Catalog
 from edge_runtime.metrics import DURATION_BUCKETS_S, Durations, ServerStatistics
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from edge_runtime.api import answers
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.exposition import CONTENT_TYPE, exposition
 from edge_runtime.catalog import Catalog
-from edge_runtime.config import Limits
 from edge_runtime.errors import (
     EdgeRuntimeError,
     ForbiddenError,
@@ -27,6 +26,7 @@ from edge_runtime.metrics import ServerStatistics
 from edge_runtime.protocol import schemas
 from edge_runtime.protocol.codec import decode_request, encode_response
 from edge_runtime.protocol.messages import InferResponse
+from edge_runtime.settings import Limits
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class Handlers:
         )
         request.model_name = names["name"]
         request.model_version = names.get("version", "")
+        request.caller = exchange.connection.peer
         exchange.infer = request
 
         def reply(response: InferResponse | EdgeRuntimeError) -> EdgeRuntimeError | None:

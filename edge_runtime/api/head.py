@@ -6,7 +6,7 @@ Source: RFC 9110, RFC 9112.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from edge_runtime.config import Limits
+from edge_runtime.settings import Limits
 
 HOST: Final = b"host"
 CONTENT_LENGTH: Final = b"content-length"

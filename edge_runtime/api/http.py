@@ -20,7 +20,7 @@ from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.halves import Half
 from edge_runtime.api.known_head import KnownHead
 from edge_runtime.api.timeouts import NEVER, Timeouts
-from edge_runtime.config import Limits
+from edge_runtime.settings import Limits
 from edge_runtime.tensors import receive_buffer
 
 _log = logging.getLogger(__name__)

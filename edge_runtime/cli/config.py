@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edge_runtime.cli.exit_codes import ExitCode
-from edge_runtime.config import Config, load
+from edge_runtime.config import load
 from edge_runtime.hardware import usable_cpus
 from edge_runtime.locations import (
     ADMIN_SOCKET_NAME,
@@ -20,6 +20,7 @@ from edge_runtime.locations import (
     default_state_directory,
     temporary_directory,
 )
+from edge_runtime.settings import Config
 
 
 def run(options: argparse.Namespace) -> int:

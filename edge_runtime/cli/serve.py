@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 
 from edge_runtime.cli.exit_codes import ExitCode
-from edge_runtime.config import Config, Http, Log, Model, load
+from edge_runtime.config import load
 from edge_runtime.errors import ConfigError
 from edge_runtime.repository import parse_model_argument
+from edge_runtime.settings import Config, Http, Log, Model
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from edge_runtime.access import NOBODY, Peer
 from edge_runtime.datatypes import Datatype
 from edge_runtime.tensors import Array, Tensor
 
@@ -38,6 +39,7 @@ class InferRequest:
         priority: 0 for the default, 1 for the highest, larger is lower (schedule_policy).
         timeout_us: If above 0, microseconds after which it must not be run any more.
         cancelled: Set when the client is gone: what has not started need not start.
+        caller: Who asks, as the kernel says.
     """
 
     model_name: str = ""
@@ -50,6 +52,7 @@ class InferRequest:
     priority: int = 0
     timeout_us: int = 0
     cancelled: bool = False
+    caller: Peer = NOBODY
 
 
 class OutputTensor(NamedTuple):

@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.tables import admin_routes, data_routes
-from edge_runtime.config import Limits
 from edge_runtime.metrics import ServerStatistics
+from edge_runtime.settings import Limits
 from tests import models
 from tests.daemons import Daemon, daemon
 from tests.protocol_models import GOOD, MODELS, PAIR, write_repository

@@ -18,7 +18,6 @@ from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import data_routes
 from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.catalog import Catalog
-from edge_runtime.config import Engine, Limits, Model
 from edge_runtime.hardware import cpu_facts
 from edge_runtime.inference import Inference
 from edge_runtime.listeners import Listeners, bind_unix
@@ -26,6 +25,7 @@ from edge_runtime.loading import load_bundle
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.repository import discover
 from edge_runtime.scheduling import Run, Scheduler
+from edge_runtime.settings import Engine, Limits, Model
 from tests.models import add_constant
 from tests.wire import infer
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.catalog import Catalog
 from edge_runtime.errors import (
     ArtifactError,
     ManifestError,
@@ -15,6 +15,7 @@ from edge_runtime.errors import (
     ModelNotFoundError,
     ModelNotReadyError,
 )
+from edge_runtime.routing import LoadedVersion
 from tests.fakes import WAIT_S, FakeLoader, Gate, bundle
 
 pytestmark = pytest.mark.asyncio

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge_runtime.catalog import Catalog, LoadedVersion
+from edge_runtime.catalog import Catalog
 from edge_runtime.errors import EdgeRuntimeError, ManifestError
+from edge_runtime.routing import LoadedVersion
 from tests.fakes import FakeLoader, bundle
 
 MODELS = st.sampled_from(["m", "n"])

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from edge_runtime.cli.config import resolved
-from edge_runtime.config import Config, load, parse
+from edge_runtime.config import load, parse
 from edge_runtime.errors import ConfigError
 from edge_runtime.hardware import usable_cpus
+from edge_runtime.settings import Config
 
 
 def _file(folder: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.http import Budget, Reception
 from edge_runtime.api.known_head import KnownHead
 from edge_runtime.api.timeouts import Timeouts
-from edge_runtime.config import Limits
+from edge_runtime.settings import Limits
 
 Seen = tuple[bytes, bytes, int | None, bytes, bool]
 

@@ -1,7 +1,7 @@
 """Counters, and the Prometheus text made of them."""
 
 from collections.abc import Iterator
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.api.answers import model_statistics
 from edge_runtime.api.exposition import exposition
-from edge_runtime.catalog import Catalog, LoadedVersion
 from edge_runtime.metrics import (
     DURATION_BUCKETS_S,
     ROWS_MAX,
@@ -18,7 +17,11 @@ from edge_runtime.metrics import (
     ServerStatistics,
     VersionStatistics,
 )
+from edge_runtime.routing import LoadedVersion
 from tests.fakes import FakeLoader, bundle
+
+if TYPE_CHECKING:
+    from edge_runtime.catalog import Catalog
 
 DURATIONS = st.integers(0, 10**11)
 STEPS = st.lists(st.integers(0, 10**9), min_size=5, max_size=5)

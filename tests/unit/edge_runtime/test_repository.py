@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from edge_runtime import manifest
 from edge_runtime.bundle import bundle_from_directory
-from edge_runtime.config import Model, VersionPolicy
 from edge_runtime.errors import (
     ArtifactError,
     ConfigError,
@@ -32,6 +31,7 @@ from edge_runtime.repository import (
     scan_repository,
     select_versions,
 )
+from edge_runtime.settings import Model, VersionPolicy
 
 ONNX = b"\x08\x0a\x3a\x00"  # ir_version 10 and an empty graph
 # The same with one initializer in weights.bin.
