@@ -3,13 +3,12 @@
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from edge_runtime.client import calls
-from edge_runtime.client.arrays import Input
+from edge_runtime.client.asynchronous_calls import AsynchronousCalls
 from edge_runtime.client.blocking import CONNECTIONS_DEFAULT, TIMEOUT_DEFAULT_S
-from edge_runtime.client.calls import Call, Prediction, Version
+from edge_runtime.client.calls import Call
 from edge_runtime.client.connection import BUFFERS_PER_WRITE, CONNECT_PAUSE_S, gone, unix_socket
 from edge_runtime.client.deadline import Deadline
 from edge_runtime.client.endpoint import Endpoint, unreachable
@@ -17,19 +16,15 @@ from edge_runtime.client.wire import (
     READ_BUFFER_BYTES,
     Answer,
     AnswerReader,
-    Buffer,
     Buffers,
     advance,
-    request_buffers,
 )
 from edge_runtime.errors import InvalidRequestError
-from edge_runtime.protocol import schemas
-from edge_runtime.tensors import Array
 
 T = TypeVar("T")
 
 
-class AsyncClient:
+class AsyncClient(AsynchronousCalls):
     """``Client`` for asyncio: the same calls, to be awaited, in one event loop.
 
     Many tasks may use it at once. Cancelling a task closes its connection, and the daemon then
@@ -63,9 +58,7 @@ class AsyncClient:
         Deadline(timeout_s)
         self.endpoint = Endpoint.of(address)
         self.timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(connections)
-        self._idle: list[_Connection] = []
-        self._closed = False
+        self._pool = AsyncPool(self.endpoint, connections)
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,149 +71,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections; calls that other tasks wait for finish first."""
-        self._closed = True
-        while self._idle:
-            self._idle.pop().close()
-
-    async def infer(
-        self,
-        model: str,
-        inputs: Mapping[str, Input],
-        *,
-        version: Version = "",
-        outputs: Sequence[str] | None = None,
-        timeout_s: float | None = None,
-        binary: bool = True,
-    ) -> dict[str, Array]:
-        """Ask for a prediction, and give its arrays; see ``Client.infer``.
-
-        Raises:
-            EdgeRuntimeError: As ``Client.infer``.
-        """
-        prediction = await self.predict(
-            model, inputs, version=version, outputs=outputs, timeout_s=timeout_s, binary=binary
-        )
-        return prediction.outputs
-
-    async def predict(
-        self,
-        model: str,
-        inputs: Mapping[str, Input],
-        *,
-        version: Version = "",
-        outputs: Sequence[str] | None = None,
-        classes: int = 0,
-        id: str = "",  # noqa: A002 - the protocol's word
-        priority: int = 0,
-        server_timeout_s: float | None = None,
-        timeout_s: float | None = None,
-        binary: bool = True,
-    ) -> Prediction:
-        """Ask for a prediction, and give all that the answer says; see ``Client.predict``.
-
-        Raises:
-            EdgeRuntimeError: As ``Client.predict``.
-        """
-        call = calls.infer(
-            model,
-            inputs,
-            version=version,
-            outputs=outputs,
-            classes=classes,
-            request_id=id,
-            priority=priority,
-            server_timeout_s=server_timeout_s,
-            binary=binary,
-        )
-        return await self._perform(call, timeout_s)
-
-    async def infer_raw(
-        self,
-        model: str,
-        body: Buffer,
-        *,
-        json_length: int | None = None,
-        version: Version = "",
-        timeout_s: float | None = None,
-    ) -> Answer:
-        """Send the body of an ``infer`` request as it is; see ``Client.infer_raw``.
-
-        Raises:
-            EdgeRuntimeError: As ``Client.infer_raw``.
-        """
-        call = calls.infer_raw(model, body, json_length=json_length, version=version)
-        return await self._perform(call, timeout_s)
-
-    async def live(self, *, timeout_s: float | None = None) -> bool:
-        """Ask whether the daemon runs; one that cannot be reached is an error, not a no.
-
-        Raises:
-            UnavailableError: It cannot be reached.
-        """
-        return await self._perform(calls.live(), timeout_s)
-
-    async def ready(self, *, timeout_s: float | None = None) -> bool:
-        """Ask whether the daemon can answer predictions.
-
-        Raises:
-            UnavailableError: It cannot be reached.
-        """
-        return await self._perform(calls.ready(), timeout_s)
-
-    async def model_ready(
-        self, model: str, version: Version = "", *, timeout_s: float | None = None
-    ) -> bool:
-        """Ask whether a model can answer; false while it loads or when it is unloaded.
-
-        Raises:
-            ModelNotFoundError: Nobody knows a model or version of that name.
-            UnavailableError: The daemon cannot be reached.
-        """
-        return await self._perform(calls.model_ready(model, version), timeout_s)
-
-    async def metadata(self, *, timeout_s: float | None = None) -> schemas.ServerMetadata:
-        """Ask what the server is: name, version, protocol extensions.
-
-        Raises:
-            UnavailableError: The daemon cannot be reached.
-        """
-        return await self._perform(calls.metadata(), timeout_s)
-
-    async def model_metadata(
-        self, model: str, version: Version = "", *, timeout_s: float | None = None
-    ) -> schemas.ModelMetadata:
-        """Ask what a model takes and gives.
-
-        Raises:
-            ModelNotFoundError: There is no such model or version.
-            UnavailableError: The model is not loaded, or the daemon cannot be reached.
-        """
-        return await self._perform(calls.model_metadata(model, version), timeout_s)
-
-    async def statistics(
-        self, model: str = "", version: Version = "", *, timeout_s: float | None = None
-    ) -> schemas.Statistics:
-        """Ask what a model did, or every loaded model if none is named.
-
-        Raises:
-            ModelNotFoundError: There is no such model or version.
-            UnavailableError: The model is not loaded, or the daemon cannot be reached.
-        """
-        return await self._perform(calls.statistics(model, version), timeout_s)
-
-    async def index(
-        self, *, only_ready: bool = False, timeout_s: float | None = None
-    ) -> list[schemas.IndexEntry]:
-        """List every version that the daemon knows, with its state.
-
-        Args:
-            only_ready: Leave out what cannot answer.
-            timeout_s: Instead of the client's.
-
-        Raises:
-            UnavailableError: The daemon cannot be reached.
-        """
-        return await self._perform(calls.index(only_ready=only_ready), timeout_s)
+        self._pool.close()
 
     async def load(self, model: str, *, timeout_s: float | None = None) -> None:
         """Load a model, or its new files; only on the admin socket.
@@ -240,66 +91,110 @@ class AsyncClient:
 
     async def _perform(self, call: Call[T], timeout_s: float | None) -> T:
         deadline = Deadline(self.timeout_s if timeout_s is None else timeout_s)
-        buffers = request_buffers(
-            self.endpoint, call.method, call.target, call.parts, call.json_length
-        )
-        connection = None
-        try:
-            async with asyncio.timeout(deadline.timeout_s), self._slots:
-                connection = self._take()
-                answer = await connection.exchange(buffers)
-                self._give_back(connection)
-                connection = None
-        except OSError as error:
-            sent = connection is not None and connection.sent
-            if deadline.explains(error):
-                raise deadline.exceeded(self.endpoint, request_sent=sent) from error
-            raise gone(self.endpoint, error, request_sent=sent) from error
-        finally:
-            if connection is not None:  # failed or cancelled: whatever still comes is not wanted
-                connection.close()
-        return call.decode(answer)
+        return call.decode(await self._pool.exchange(call, deadline))
 
-    def _take(self) -> "_Connection":
+
+class AsyncPool:
+    """The connections of one client to one endpoint, in one event loop.
+
+    Args:
+        endpoint: Where to.
+        connections: Most connections open at once; more calls wait for one.
+        connect_timeout_s: Seconds that connecting may take; ``None``: as long as the call.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, connections: int, connect_timeout_s: float | None = None
+    ) -> None:
+        self._endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
+        self._slots = asyncio.Semaphore(connections)
+        self._idle: list[_Connection] = []
+        self._closed = False
+
+    async def exchange(self, call: Call[Any], deadline: Deadline) -> Answer:
+        """Send a call on a connection of its own and wait for the answer.
+
+        Args:
+            call: What to ask.
+            deadline: When it must be over.
+
+        Raises:
+            EdgeRuntimeError: As ``Pool.exchange``.
+        """
+        buffers = call.buffers(self._endpoint)
+        connection = await self._take(deadline)
+        try:
+            return await connection.exchange(buffers, deadline)
+        except BaseException:
+            connection.close()  # failed or cancelled: whatever still comes is not wanted
+            raise
+        finally:
+            self._give_back(connection)
+
+    def close(self) -> None:
+        """Close what is idle; what is in use closes when its call is over. May be called again."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    async def _take(self, deadline: Deadline) -> "_Connection":
+        if self._slots.locked():
+            try:
+                async with asyncio.timeout(deadline.remaining_s()):
+                    await self._slots.acquire()
+            except TimeoutError as error:
+                raise deadline.exceeded(self._endpoint, request_sent=False) from error
+        else:
+            await self._slots.acquire()  # at once
         if self._closed:
+            self._slots.release()
             raise InvalidRequestError("this client is closed; make a new one")
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_stale():
                 return connection
             connection.close()
-        return _Connection(self.endpoint)
+        return _Connection(self._endpoint, self._connect_timeout_s)
 
     def _give_back(self, connection: "_Connection") -> None:
         if connection.is_reusable and not self._closed:
             self._idle.append(connection)
         else:
             connection.close()
+        self._slots.release()
 
 
 class _Connection:
     """A keep-alive connection that carries one request at a time; opens when first used."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float | None) -> None:
         self._endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
         self._scratch = memoryview(bytearray(READ_BUFFER_BYTES))
         self._socket: socket.socket | None = None
-        self.sent = False
+        self._sent = False
         self.is_reusable = False
 
-    async def exchange(self, buffers: Buffers) -> Answer:
+    async def exchange(self, buffers: Buffers, deadline: Deadline) -> Answer:
         """Send a request and wait for its answer; the rules are those of the blocking one."""
-        self.sent = False
-        if self._socket is not None:
-            try:
+        self._sent = False
+        try:
+            async with asyncio.timeout(deadline.remaining_s()):
+                if self._socket is not None:
+                    try:
+                        await self._send(self._socket, buffers)
+                    except ConnectionError:  # nothing was sent
+                        self.close()
+                    else:
+                        return await self._receive(self._socket)
+                self._socket = await self._open(deadline)
                 await self._send(self._socket, buffers)
-            except ConnectionError:  # nothing was sent
-                self.close()
-            else:
                 return await self._receive(self._socket)
-        self._socket = await self._open()
-        await self._send(self._socket, buffers)
-        return await self._receive(self._socket)
+        except OSError as error:
+            if deadline.explains(error):
+                raise deadline.exceeded(self._endpoint, request_sent=self._sent) from error
+            raise gone(self._endpoint, error, request_sent=self._sent) from error
 
     def is_stale(self) -> bool:
         """Tell whether the server has closed it, or sent what nobody asked for."""
@@ -319,12 +214,17 @@ class _Connection:
             self._socket.close()
             self._socket = None
 
-    async def _open(self) -> socket.socket:
+    async def _open(self, deadline: Deadline) -> socket.socket:
+        limit = deadline.within(self._connect_timeout_s, "connecting")
         try:
-            if self._endpoint.path is None:
-                return await _connected_tcp(self._endpoint.host, self._endpoint.port)
-            return await _connected_unix(os.fspath(self._endpoint.path))
+            # The call's own timer runs already.
+            async with asyncio.timeout(None if limit is deadline else limit.remaining_s()):
+                if self._endpoint.path is None:
+                    return await _connected_tcp(self._endpoint.host, self._endpoint.port)
+                return await _connected_unix(os.fspath(self._endpoint.path))
         except OSError as error:
+            if limit.explains(error):
+                raise limit.exceeded(self._endpoint, request_sent=False) from error
             raise unreachable(self._endpoint, error) from error
 
     async def _send(self, sock: socket.socket, buffers: Buffers) -> None:
@@ -333,12 +233,12 @@ class _Connection:
         try:
             # What the socket takes at once needs no turn of the loop, and says if any of it left.
             advance(left, sock.sendmsg(left[:BUFFERS_PER_WRITE]))
-            self.sent = True
+            self._sent = True
             for part in left:
                 await loop.sock_sendall(sock, part)
         except ConnectionError:
             # A server that refuses a request before its end answers, then closes: read on.
-            if not self.sent:
+            if not self._sent:
                 raise
 
     async def _receive(self, sock: socket.socket) -> Answer:

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from edge_runtime.client.arrays import Input, refuse_non_finite, to_array, to_tensor
-from edge_runtime.client.wire import Answer, Buffer
+from edge_runtime.client.endpoint import Endpoint
+from edge_runtime.client.wire import Answer, Buffer, Buffers, request_buffers
 from edge_runtime.datatypes import BF16, BY_NAME
 from edge_runtime.errors import (
     EdgeRuntimeError,
@@ -20,6 +21,7 @@ from edge_runtime.errors import (
     ModelNotFoundError,
     ProtocolError,
     RequestError,
+    TransportError,
     UnavailableError,
 )
 from edge_runtime.protocol import schemas
@@ -33,7 +35,8 @@ T = TypeVar("T")
 Version = str | int  # empty: the daemon chooses
 
 OK: Final = 200
-NOT_READY: Final = (400, 503)  # Triton answers 400 to a probe, a proxy 503
+NOT_AVAILABLE: Final = 503
+NOT_READY: Final = (400, NOT_AVAILABLE)  # Triton answers 400 to a probe, a proxy 503
 EXCERPT_BYTES: Final = 200
 _US_PER_S: Final = 1_000_000
 _OTHER_DATATYPE: Final = re.compile(r"input .+ is [A-Z0-9]+; the model takes (\w+)")
@@ -78,6 +81,10 @@ class Call(Generic[T]):
     decode: Callable[[Answer], T]
     parts: Sequence[Buffer] = ()
     json_length: int | None = None
+
+    def buffers(self, endpoint: Endpoint) -> Buffers:
+        """Put the request together, as buffers to write one after the other."""
+        return request_buffers(endpoint, self.method, self.target, self.parts, self.json_length)
 
 
 def infer(
@@ -301,6 +308,11 @@ def _refusal(answer: Answer) -> EdgeRuntimeError:
         if error_of(answer.status, message).__class__ is ModelNotFoundError:
             # Our 404s are JSON; another server's say nothing about models.
             return ProtocolError(message)
+        if answer.status == NOT_AVAILABLE:
+            # Our 503s say that nothing was run; a proxy's may come after the daemon went away.
+            gone = TransportError(message, request_sent=True)
+            gone.retry_after_s = answer.retry_after_s
+            return gone
     error = error_of(answer.status, message)
     if isinstance(error, UnavailableError):
         error.retry_after_s = answer.retry_after_s

@@ -5,8 +5,9 @@ import select
 import socket
 import time
 from threading import Condition
-from typing import Final
+from typing import Any, Final
 
+from edge_runtime.client.calls import Call
 from edge_runtime.client.deadline import Deadline
 from edge_runtime.client.endpoint import Endpoint, unreachable
 from edge_runtime.client.wire import READ_BUFFER_BYTES, Answer, AnswerReader, Buffers, advance
@@ -24,10 +25,12 @@ class Connection:
 
     Args:
         endpoint: Where to.
+        connect_timeout_s: Seconds that connecting may take; ``None``: as long as the call.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, connect_timeout_s: float | None = None) -> None:
         self._endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
         self._scratch = memoryview(bytearray(READ_BUFFER_BYTES))
         self._socket: socket.socket | None = None
         self._poll = select.poll()
@@ -47,7 +50,8 @@ class Connection:
 
         Raises:
             DeadlineExceededError: It was not.
-            TransportError: The daemon could not be reached, or went away.
+            TransportError: The daemon could not be reached, or went away, or a limit that is less
+                than the call's passed.
             ProtocolError: The answer is not of the protocol.
         """
         self._sent = False
@@ -80,11 +84,12 @@ class Connection:
             self._socket = None
 
     def _open(self, deadline: Deadline) -> socket.socket:
+        limit = deadline.within(self._connect_timeout_s, "connecting")
         try:
-            sock = _connected(self._endpoint, deadline)
+            sock = _connected(self._endpoint, limit)
         except OSError as error:
-            if deadline.explains(error):
-                raise
+            if limit.explains(error):
+                raise limit.exceeded(self._endpoint, request_sent=False) from error
             raise unreachable(self._endpoint, error) from error
         self._poll.register(sock, select.POLLIN)
         return sock
@@ -159,10 +164,14 @@ class Pool:
     Args:
         endpoint: Where to.
         connections: Most connections open at once; more calls wait for one.
+        connect_timeout_s: Seconds that connecting may take; ``None``: as long as the call.
     """
 
-    def __init__(self, endpoint: Endpoint, connections: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connections: int, connect_timeout_s: float | None = None
+    ) -> None:
         self._endpoint = endpoint
+        self._connect_timeout_s = connect_timeout_s
         self._limit = connections
         self._closed = False
         self._start()
@@ -173,6 +182,29 @@ class Pool:
         self._idle: list[Connection] = []
         self._open = 0
 
+    def exchange(self, call: Call[Any], deadline: Deadline) -> Answer:
+        """Send a call on a connection of its own and wait for the answer.
+
+        Args:
+            call: What to ask.
+            deadline: When it must be over.
+
+        Raises:
+            InvalidRequestError: The client is closed.
+            DeadlineExceededError: It was not over in time.
+            TransportError: The daemon could not be reached, or went away.
+            ProtocolError: The answer is not of the protocol.
+        """
+        buffers = call.buffers(self._endpoint)
+        connection = self.take(deadline)
+        try:
+            return connection.exchange(buffers, deadline)
+        except BaseException:
+            connection.close()  # an answer that comes late must not meet the next request
+            raise
+        finally:
+            self.give_back(connection)
+
     def take(self, deadline: Deadline) -> Connection:
         """Take a connection that nobody uses; ``give_back`` is due.
 
@@ -181,7 +213,7 @@ class Pool:
 
         Raises:
             InvalidRequestError: The client is closed.
-            DeadlineExceededError: None came free in time.
+            UnavailableError: None came free in time.
         """
         if self._process != os.getpid():
             self._forked()
@@ -198,7 +230,7 @@ class Pool:
                     self._open -= 1
                 if self._open < self._limit:
                     self._open += 1
-                    return Connection(self._endpoint)
+                    return Connection(self._endpoint, self._connect_timeout_s)
                 try:
                     self._changed.wait(deadline.remaining_s())
                 except TimeoutError as error:

@@ -4,7 +4,12 @@ import math
 from time import monotonic
 
 from edge_runtime.client.endpoint import Endpoint
-from edge_runtime.errors import DeadlineExceededError, InvalidRequestError
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    TransportError,
+    UnavailableError,
+)
 
 
 class Deadline:
@@ -50,7 +55,26 @@ class Deadline:
             raise TimeoutError
         return left
 
-    def exceeded(self, endpoint: Endpoint, *, request_sent: bool) -> DeadlineExceededError:
+    def left_s(self) -> float:
+        """Give the seconds that are left: infinity without a limit, below 0 once it has passed."""
+        return self._due - monotonic()
+
+    def within(self, limit_s: float | None, part: str) -> "Deadline":
+        """Give the deadline of a part of the call, which ends with the call at the latest.
+
+        Args:
+            limit_s: Seconds from now that the part may take; ``None``: as long as the call.
+            part: What it is, for the message.
+
+        Returns:
+            This one if it is the earlier, else one whose passing is a ``TransportError``: the
+            call may go on elsewhere.
+        """
+        if limit_s is None or self.left_s() <= limit_s:
+            return self
+        return _PartDeadline(limit_s, part)
+
+    def exceeded(self, endpoint: Endpoint, *, request_sent: bool) -> UnavailableError:
         """Say that the time is over.
 
         Args:
@@ -61,4 +85,22 @@ class Deadline:
         return DeadlineExceededError(
             f"no answer from {endpoint} within {self.timeout_s:g} s ({what}); "
             "raise the timeout, or look at what keeps the daemon busy"
+        )
+
+
+class _PartDeadline(Deadline):
+    """The time that a part of a call may take, be it one attempt of several or the connecting."""
+
+    __slots__ = ("_part",)
+
+    def __init__(self, limit_s: float, part: str) -> None:
+        super().__init__(limit_s)
+        self._part = part
+
+    def exceeded(self, endpoint: Endpoint, *, request_sent: bool) -> UnavailableError:
+        """Say that this endpoint took too long, which the caller's own limit did not."""
+        what = "the request may have run" if request_sent else "nothing was sent"
+        return TransportError(
+            f"{endpoint}: {self._part} took longer than {self.timeout_s:g} s ({what})",
+            request_sent=request_sent,
         )

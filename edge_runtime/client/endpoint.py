@@ -1,6 +1,7 @@
 """Where a daemon answers: a Unix socket or an HTTP address, and how it is written."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -98,6 +99,30 @@ class Endpoint:
         if isinstance(address, str):
             return cls.parse(address)
         return cls(path=Path(address))
+
+    @classmethod
+    def several(
+        cls, addresses: Iterable["str | os.PathLike[str] | Endpoint"]
+    ) -> "tuple[Endpoint, ...]":
+        """Take the addresses of several daemons.
+
+        Args:
+            addresses: Each as for ``of``.
+
+        Raises:
+            ConfigError: One is no address, one is there twice, or there is none.
+        """
+        if isinstance(addresses, str | bytes | os.PathLike | Endpoint):
+            raise ConfigError(
+                f"addresses is a list: [{str(addresses)!r}]; Client takes a single one"
+            )
+        endpoints = tuple(cls.of(address) for address in addresses)
+        if not endpoints:
+            raise ConfigError("addresses is empty; give the socket or URL of every daemon")
+        for place, endpoint in enumerate(endpoints):
+            if endpoint in endpoints[:place]:
+                raise ConfigError(f"address {str(endpoint)!r} is there twice; weights give more")
+        return endpoints
 
     @classmethod
     def default(cls) -> Self:
