@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     Images = npt.NDArray[np.float32]
 
 DIGITS: Final = "digits"
-NETWORKS: Final = ("squeezenet", "resnet50")
+THUMBNAIL: Final = "thumbnail"
+PICTURES: Final = ("squeezenet", "resnet50")
+"""Take pictures of full size."""
+
 MODELS_FILE: Final = "models.json"
 
 _EXAMPLES: Final = Path(__file__).parents[1] / "examples" / "digits"
 _DIGIT_COUNT: Final = 16
 _PICTURE_COUNT: Final = 4
+_TILE_SIDE: Final = 28
 _DECIMALS: Final = 6
 """Digits after the point in JSON bodies; the tensors are rounded to them before use."""
 
@@ -37,11 +41,13 @@ def prepare(folder: Path) -> None:
     from benchmarks.networks import network  # noqa: PLC0415
 
     models = {DIGITS: _EXAMPLES / "digits-int8.onnx"}
-    models |= {name: network(name, folder) for name in NETWORKS}
+    models |= {name: network(name, folder) for name in (*PICTURES, THUMBNAIL)}
     with np.load(_EXAMPLES / "test.npz") as data:
         _write_case(folder, DIGITS, models[DIGITS], data["image"][:_DIGIT_COUNT])
-    for name in NETWORKS:
+    for name in PICTURES:
         _write_case(folder, name, models[name], _pictures(_PICTURE_COUNT))
+    thumbnails = _pictures(_PICTURE_COUNT)[:, :, ::_TILE_SIDE, ::_TILE_SIDE]
+    _write_case(folder, THUMBNAIL, models[THUMBNAIL], thumbnails)
     paths = {name: str(path) for name, path in models.items()}
     (folder / MODELS_FILE).write_text(json.dumps(paths), "utf-8")
 
@@ -51,7 +57,7 @@ def _pictures(count: int) -> "Images":
     import numpy as np  # noqa: PLC0415
 
     rng = np.random.default_rng(7)
-    tiles = np.kron(rng.random((count, 3, 8, 8)), np.ones((1, 1, 28, 28)))
+    tiles = np.kron(rng.random((count, 3, 8, 8)), np.ones((1, 1, _TILE_SIDE, _TILE_SIDE)))
     noise = rng.random((count, 3, 224, 224))
     return np.round(0.8 * tiles + 0.2 * noise, _DECIMALS).astype(np.float32)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from benchmarks.load import Sample, load
+from benchmarks.processes import stop
 from benchmarks.results import Line, line
-from benchmarks.servers import FASTAPI, OURS, ROOT, Server, environment, stop
+from benchmarks.servers import FASTAPI, OURS, ROOT, Server, environment
 from benchmarks.workload import Workload, verify
 
 IN_PROCESS: Final = "in process"
@@ -27,7 +28,7 @@ class Contender(Protocol):
     def name(self) -> str:
         """What the tables call it."""
 
-    def measure(self, connections: int, seconds: int) -> Sample:
+    def measure(self, connections: int, seconds: float) -> Sample:
         """Load it.
 
         Args:
@@ -49,7 +50,7 @@ class Served:
         """What the tables call it."""
         return f"{self.server.command.name}, {self.workload.format}"
 
-    def measure(self, connections: int, seconds: int) -> Sample:
+    def measure(self, connections: int, seconds: float) -> Sample:
         """Load it with ``wrk``.
 
         Args:
@@ -76,7 +77,7 @@ class InProcess:
     most_callers: int
     name: str = IN_PROCESS
 
-    def measure(self, connections: int, seconds: int) -> Sample:
+    def measure(self, connections: int, seconds: float) -> Sample:
         """Let it run.
 
         Args:
@@ -119,7 +120,7 @@ def interleave(
     contenders: Sequence[Contender],
     connections: int,
     rounds: int,
-    seconds: int,
+    seconds: float,
     tick: Callable[[], None],
 ) -> dict[str, list[Sample]]:
     """Load all contenders in turn, several times over, starting with another one each time.

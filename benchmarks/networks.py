@@ -18,7 +18,10 @@ from onnx import numpy_helper
 FILES: Final[Mapping[str, str]] = {
     "squeezenet": "light_squeezenet.onnx",
     "resnet50": "light_resnet50.onnx",
+    "thumbnail": "light_squeezenet.onnx",
 }
+"""``thumbnail`` is squeezenet behind a small picture that the graph itself repeats to full size: as
+much computing, and hardly anything to send."""
 SEED: Final = 20_261_123
 """Seed of all weights; every tensor adds its own name, so their order does not matter."""
 
@@ -30,6 +33,9 @@ _BRANCH_GAIN: Final = 0.5
 """Scale of a residual branch: 16 of them are added up, and the sum must stay finite."""
 _VARIANCE_GAIN: Final = 2.93
 """Undoes what a ReLU does to the variance of normal numbers: 1 / (1/2 - 1/(2 pi))."""
+
+_TILES: Final = 28
+"""How often a thumbnail is repeated along each side."""
 
 _CLASSES: Final = 1000
 _LAST_GAIN: Final = 4.0
@@ -46,7 +52,8 @@ def network(name: str, folder: Path) -> Path:
         folder: Cache folder, made when missing.
 
     Returns:
-        The path of the ONNX file, with one input of 1x3x224x224 float32 (602,112 bytes).
+        The path of the ONNX file, with one input of 1x3x224x224 float32 (602,112 bytes), or of
+        1x3x8x8 (768 bytes) for the thumbnail.
     """
     path = folder / f"{name}-r{RECIPE}.onnx"
     if not path.exists():
@@ -87,9 +94,24 @@ def build(name: str) -> Any:  # noqa: ANN401 - onnx is untyped for mypy here
     ):
         del field[:]
         field.extend(values)
+    if name == "thumbnail":
+        _tile(graph)
     model.ir_version = _IR_VERSION
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _tile(graph: Any) -> None:  # noqa: ANN401
+    """Make the input of a network small, and repeat it to the size that the network takes."""
+    (picture,) = graph.input
+    (full,) = graph.node[0].input[:1]
+    sizes = picture.type.tensor_type.shape.dim
+    for size in sizes[2:]:
+        size.dim_value //= _TILES
+    repeats = np.array([1, 1, _TILES, _TILES], np.int64)
+    graph.initializer.append(numpy_helper.from_array(repeats, "repeats"))
+    picture.name = "thumbnail"
+    graph.node.insert(0, onnx.helper.make_node("Tile", ["thumbnail", "repeats"], [full]))
 
 
 def _weight_shapes(graph: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from benchmarks.results import Outcome, Spread
+from benchmarks.results import Cell, Outcome, Spread
 
 _HEAD: Final = """\
 # Performance
@@ -30,7 +30,8 @@ _METHOD: Final = """\
 - `wrk` (one thread) loads over TCP on loopback and shares the cores with the servers. All servers
   of a row are up; they are loaded in turn, starting with another one each round.
 - Requests carry distinct inputs in turn. Before the load all of them are sent at once, and every
-  answer is compared with the model's own; a round with a refused request fails the run.
+  answer is compared with the model's own; a round with a refused request fails the run, but in
+  the overload.
 - The image networks are onnx's `light` graphs with seeded random weights; one input is 602,112
   bytes, about 1.35 MB as JSON.
 - The Unix socket row alternates one run in process, one request over a plain socket and one by
@@ -39,6 +40,24 @@ _METHOD: Final = """\
 - Memory is `smaps_rollup` of the server, with its children, after a load of 32 connections and
   before any scrape of its metrics; MB are 1,000,000 bytes. Wakes are context switches of all its
   threads. Process start is timed from before the `fork` to the first right answer.
+- *Batching* and the *prediction cache* compare two daemons that differ in that one setting, loaded
+  in turn with the same repeating requests: with the cache on, all of them can hit. "Rows of a run"
+  and "hits" are the daemon's own counts of the same rounds, so that a setting without effect shows.
+- *Fair shares*: the modest user keeps one connection to the Unix socket and asks at a steady pace,
+  one request at a time; turns missed while it waits are left out. The greedy user is `wrk` over
+  TCP, where callers have no name: to the daemon the two are different users. Each round measures
+  the modest user with nobody else about, with the greedy one loading a second daemon with the same
+  settings, and with it loading the same daemon. "Over nobody" is what the modest user feels, but
+  with so few cores, shared with `wrk`, it is mostly contention for the CPUs, which the second
+  daemon causes too. So **the target is on the ratio to the second daemon**: what sharing one daemon
+  adds. It can be below 1, for the second daemon gives the greedy user all its threads. A percentile
+  is that of one round of 60 to 200 waits.
+- *Overload*: `engine.queue_depth` is 8. Each round finds the peak (the best of 2, 4 and 8
+  connections, a second each), then 256 connections pause at random, so that together they ask about
+  ten times as much as the peak. Refusals are timed by one more caller, 50 times a second. The
+  target is held with requests of 768 bytes (a thumbnail that the graph itself repeats to full size,
+  then all of squeezenet). With 600 kB each, ten times as much is over a gigabyte a second, sent,
+  read and thrown away on the cores that run the model: shown, and not held against the target.
 """
 
 _YES_NO: Final = {True: "yes", False: "no"}
@@ -85,6 +104,11 @@ def tables(outcome: Outcome) -> str:
         ]
         heads = ("connections", "contender", "per s", "p50 ms", "p99 ms", "x FastAPI")
         parts += [f"## {name}\n", _table((*heads, "x in process"), rows)]
+    for heading in dict.fromkeys(one.table for one in outcome.entries):
+        entries = [one.cells for one in outcome.entries if one.table == heading]
+        columns = tuple(entries[0])
+        cells = [[_cell(entry[column]) for column in columns] for entry in entries]
+        parts += [f"## {heading}\n", _table(columns, cells)]
     if outcome.facts:
         facts = [(one.what, one.contender, _spread(one.value), one.unit) for one in outcome.facts]
         parts += ["## Footprint and latency\n", _table(("what", "contender", "", "unit"), facts)]
@@ -113,10 +137,19 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(texts) + "\n"
 
 
+def _cell(value: Cell) -> str:
+    """Write whatever a table of a row's own holds."""
+    if isinstance(value, str):
+        return value
+    return _plain(value) if isinstance(value, float) else _spread(value)
+
+
 def _spread(value: Spread | None) -> str:
     """Write a median and its extremes."""
     if value is None:
         return ""
+    if value.low == value.high:
+        return _plain(value.median)
     return f"{_plain(value.median)} ({_plain(value.low)} - {_plain(value.high)})"
 
 

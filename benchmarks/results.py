@@ -1,7 +1,8 @@
 """What a run found: medians with their spread, and the targets they are held against."""
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.load import Sample
@@ -44,6 +45,21 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a table that a row has for itself."""
+
+    table: str
+    """The table's heading; entries of several rows may share a table."""
+
+    cells: "Mapping[str, Cell]"
+    """By column heading; all entries of a table have the same ones."""
+
+
+Cell = str | float | Spread | None
+"""What a table of a row's own holds; ``None`` stays empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What was to be reached, and what was."""
 
@@ -60,6 +76,7 @@ class Outcome:
 
     lines: list[Line] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -71,6 +88,7 @@ class Outcome:
         """
         self.lines.extend(other.lines)
         self.facts.extend(other.facts)
+        self.entries.extend(other.entries)
         self.targets.extend(other.targets)
         self.notes.extend(other.notes)
 
@@ -82,6 +100,20 @@ def spread(values: Sequence[float]) -> Spread:
         values: One number a round.
     """
     return Spread(statistics.median(values), min(values), max(values))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Take the smallest value that at least this share of all values does not exceed.
+
+    Args:
+        values: At least one, in any order.
+        percent: 0 to 100.
+
+    Source:
+        The nearest-rank method: a value that was measured, never one between two.
+    """
+    rank = math.ceil(percent / 100 * len(values))
+    return sorted(values)[max(rank, 1) - 1]
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:

@@ -1,40 +1,27 @@
-"""The rows of the benchmark: what is compared with what, and how often."""
+"""The first rows: footprint, start, and throughput beside a FastAPI server."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from benchmarks.cases import DIGITS, MODELS_FILE
+from benchmarks.bench import Bench, warm
+from benchmarks.cases import DIGITS
 from benchmarks.contenders import (
     CLIENT,
     IN_PROCESS,
     SOCKET,
     Contender,
-    Served,
     compare,
     in_process,
     interleave,
 )
 from benchmarks.footprint import Memory, memory, wakes_per_s
 from benchmarks.results import Fact, Line, Outcome, at_least, at_most, ratios, spread
-from benchmarks.servers import (
-    FASTAPI,
-    OURS,
-    ROOT,
-    Command,
-    Server,
-    environment,
-    fastapi,
-    ours,
-    started,
-)
+from benchmarks.servers import FASTAPI, OURS, ROOT, environment, started
 from benchmarks.startup import first_prediction_s, import_s
 from benchmarks.workload import read_workload
 
@@ -43,91 +30,13 @@ UNIX_MODEL: Final = "squeezenet"
 """Its input is the 600 kB one: 1x3x224x224 float32, 602,112 bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How often, and for how many seconds; the full plan takes under six minutes."""
-
-    warm: bool = True
-    digits_connections: tuple[int, ...] = (1, 8, 32)
-    digits_rounds: int = 7
-    digits_s: int = 1
-    image_rounds: int = 4
-    image_s: int = 2
-    slow_rounds: int = 3
-    slow_s: int = 3
-    unix_rounds: int = 15
-    unix_turns: int = 30
-    memory_rounds: int = 3
-    start_rounds: int = 9
-    settle_s: float = 3.0
-    idle_s: float = 12.0
-
-
-QUICK: Final = Plan(
-    warm=False,
-    digits_connections=(1, 32),
-    digits_rounds=1,
-    image_rounds=1,
-    image_s=1,
-    slow_rounds=1,
-    slow_s=1,
-    unix_rounds=2,
-    unix_turns=5,
-    memory_rounds=1,
-    start_rounds=1,
-    settle_s=0.5,
-    idle_s=2.0,
-)
-"""A smoke test: no number means anything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What every row needs."""
-
-    folder: Path
-    """The cache folder, with the models and requests."""
-
-    scratch: Path
-    """A short-lived folder with a short path: Unix sockets lie in it."""
-
-    plan: Plan
-    tick: Callable[[], None]
-
-    def model(self, name: str) -> Path:
-        """Give a model's file.
-
-        Args:
-            name: The model.
-        """
-        return Path(json.loads((self.folder / MODELS_FILE).read_text("utf-8"))[name])
-
-    def commands(self, name: str) -> list[Command]:
-        """Say how to start both servers with one model.
-
-        Args:
-            name: The model.
-        """
-        models = {name: self.model(name)}
-        return [ours(models, self.scratch / f"d{time.monotonic_ns()}"), fastapi(models)]
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A part that can be run alone with ``--only``."""
-
-    run: Callable[[Bench], Outcome]
-    steps: Callable[[Plan], int]
-    """How often it calls ``tick``."""
-
-
 def memory_row(bench: Bench) -> Outcome:
     """Measure both servers' memory after a load, each with no other contender about."""
     found: dict[str, list[Memory]] = {OURS: [], FASTAPI: []}
     for _ in range(bench.plan.memory_rounds):
         for command in bench.commands(DIGITS):
             with started(command, bench.scratch) as server:
-                _warm(bench, server, DIGITS, 32)
+                warm(bench, server, DIGITS, 32)
                 found[command.name].append(memory(server.pid))
             bench.tick()
     outcome = Outcome()
@@ -154,7 +63,7 @@ def idle_row(bench: Bench) -> Outcome:
     windows = 3
     for command in bench.commands(DIGITS):
         with started(command, bench.scratch) as server:
-            _warm(bench, server, DIGITS, 32)
+            warm(bench, server, DIGITS, 32)
             time.sleep(bench.plan.settle_s)
             seconds = bench.plan.idle_s / windows
             wakes = spread([wakes_per_s(server.pid, seconds) for _ in range(windows)])
@@ -197,7 +106,7 @@ def unix_row(bench: Bench) -> Outcome:
     plan = bench.plan
     command, _ = bench.commands(UNIX_MODEL)
     with started(command, bench.scratch) as server:
-        _warm(bench, server, UNIX_MODEL, 1)
+        warm(bench, server, UNIX_MODEL, 1)
         arguments: list[object] = [bench.folder, UNIX_MODEL, bench.model(UNIX_MODEL), command.unix]
         arguments += [plan.unix_rounds, plan.unix_turns]
         done = subprocess.run(
@@ -240,16 +149,17 @@ def digits_row(bench: Bench) -> Outcome:
     for one in lines:
         if one.connections == 32 and one.contender.startswith(OURS) and one.to_fastapi:
             what = f"{one.contender}: digits-int8, 32 connections, over FastAPI"
-            outcome.targets.append(at_least(what, one.to_fastapi.median, 5, "x"))
+            limit = 8 if one.contender.endswith("json") else 9
+            outcome.targets.append(at_least(what, one.to_fastapi.median, limit, "x"))
     return outcome
 
 
 def squeezenet_row(bench: Bench) -> Outcome:
     """Load squeezenet with 1 and 4 connections."""
     plan = bench.plan
-    rounds, seconds = plan.image_rounds, plan.image_s
+    levels, rounds, seconds = plan.image_connections, plan.image_rounds, plan.image_s
     return Outcome(
-        _throughput(bench, "squeezenet", (1, 4), callers=4, rounds=rounds, seconds=seconds)
+        _throughput(bench, "squeezenet", levels, callers=4, rounds=rounds, seconds=seconds)
     )
 
 
@@ -269,11 +179,10 @@ def arena_row(bench: Bench) -> Outcome:
     with ExitStack() as stack:
         contenders: list[Contender] = []
         for setting, words in (("false", "arena off"), ("true", "arena on")):
-            scratch = bench.scratch / f"d{time.monotonic_ns()}"
-            command = ours({UNIX_MODEL: bench.model(UNIX_MODEL)}, scratch, memory_arena=setting)
-            command = dataclasses.replace(command, name=words, formats=("binary",))
+            settings = {"engine.memory_arena": setting}
+            command = bench.daemon(UNIX_MODEL, name=words, formats=("binary",), settings=settings)
             server = stack.enter_context(started(command, bench.scratch))
-            contenders += _warm(bench, server, UNIX_MODEL, 4)
+            contenders += warm(bench, server, UNIX_MODEL, 4)
             memories.append(memory(server.pid))
         samples = interleave(contenders, 1, plan.image_rounds, plan.image_s, bench.tick)
     what = f"{UNIX_MODEL}, binary, 1 connection"
@@ -287,19 +196,6 @@ def arena_row(bench: Bench) -> Outcome:
     times = ratios([one.per_s for one in on], [one.per_s for one in off])
     outcome.facts.append(Fact(f"{what}: answers per second, arena on over off", OURS, "x", times))
     return outcome
-
-
-ROWS: Final[Mapping[str, Row]] = {
-    # First those that want no other process about.
-    "memory": Row(memory_row, lambda plan: 2 * plan.memory_rounds),
-    "idle": Row(idle_row, lambda _: 2),
-    "start": Row(start_row, lambda plan: plan.start_rounds + 1),
-    "unix": Row(unix_row, lambda _: 1),
-    "arena": Row(arena_row, lambda plan: 2 * plan.image_rounds),
-    "digits": Row(digits_row, lambda plan: len(plan.digits_connections) * 4 * plan.digits_rounds),
-    "squeezenet": Row(squeezenet_row, lambda plan: 2 * 4 * plan.image_rounds),
-    "resnet50": Row(resnet50_row, lambda plan: 2 * 4 * plan.slow_rounds),
-}
 
 
 def _throughput(
@@ -319,22 +215,9 @@ def _throughput(
         ]
         for command in bench.commands(model):
             server = stack.enter_context(started(command, bench.scratch))
-            contenders += _warm(bench, server, model, max(levels))
+            contenders += warm(bench, server, model, max(levels))
         lines: list[Line] = []
         for connections in levels:
             samples = interleave(contenders, connections, rounds, seconds, bench.tick)
             lines += compare(model, connections, samples)
         return lines
-
-
-def _warm(bench: Bench, server: Server, model: str, connections: int) -> list[Served]:
-    """Check a server's answers and load it for a second, in every format it speaks."""
-    ways = [
-        Served(server, read_workload(bench.folder, model, form), bench.scratch)
-        for form in server.command.formats
-    ]
-    for way in ways:
-        way.verify()
-        if bench.plan.warm:
-            way.measure(connections, 1)
-    return ways

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.peers import MODELS_VARIABLE
+from benchmarks.processes import stop
 from benchmarks.wire import Address, ask
-from benchmarks.workload import Format
+from benchmarks.workload import Format, WrongAnswerError
 
 OURS: Final = "edge-runtime"
 FASTAPI: Final = "FastAPI"
@@ -21,8 +22,11 @@ FASTAPI: Final = "FastAPI"
 READY_S: Final = 60.0
 """The longest wait for a server to become ready, in seconds."""
 
-_STOP_S: Final = 15.0
 _POLL_S: Final = 0.02
+_TAIL_LINES: Final = 12
+_ENDING_S: Final = 1.0
+"""From the loss of a server's connections until its end can be seen, in seconds, at most."""
+
 ROOT: Final = Path(__file__).parents[1]
 
 
@@ -68,13 +72,13 @@ def environment() -> dict[str, str]:
     return kept | {"ORT_DISABLE_TELEMETRY": "1"}
 
 
-def ours(models: Mapping[str, Path], scratch: Path, **engine: str) -> Command:
+def ours(models: Mapping[str, Path], scratch: Path, settings: Mapping[str, str]) -> Command:
     """Say how to start the daemon with one thread a run, otherwise with its defaults.
 
     Args:
         models: Files by model name.
         scratch: An empty folder of its own for sockets and state.
-        **engine: More settings of its ``[engine]`` section.
+        settings: More settings, by dotted key such as ``batching.enabled``, as TOML text.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -82,11 +86,12 @@ def ours(models: Mapping[str, Path], scratch: Path, **engine: str) -> Command:
     arguments = [str(script), "serve", *(f"{name}={path}" for name, path in models.items())]
     arguments += ["--socket", str(scratch / "r.sock"), "--admin-socket", str(scratch / "a.sock")]
     arguments += ["--http", f"127.0.0.1:{port}", "--state-dir", str(scratch / "state")]
-    engine = {"intra_op_threads": "1"} | engine
-    settings = {f"EDGE_RUNTIME__ENGINE__{key.upper()}": value for key, value in engine.items()}
-    return Command(
-        OURS, arguments, environment() | settings, port, ("json", "binary"), str(scratch / "r.sock")
-    )
+    settings = {"engine.intra_op_threads": "1"} | dict(settings)
+    variables = {
+        f"EDGE_RUNTIME__{key.upper().replace('.', '__')}": text for key, text in settings.items()
+    }
+    unix = str(scratch / "r.sock")
+    return Command(OURS, arguments, environment() | variables, port, ("json", "binary"), unix)
 
 
 def fastapi(models: Mapping[str, Path]) -> Command:
@@ -147,36 +152,31 @@ def started(command: Command, scratch: Path) -> Iterator[Server]:
         scratch: Folder for its log.
 
     Raises:
-        ServerError: It is not ready in time; the message ends with the end of its log.
+        ServerError: It is not ready in time, or it ended while it was measured and that made the
+            measurement fail; the message ends with the end of its log.
     """
     log = scratch / f"{command.name}-{command.port}.log"
     with spawned(command, log) as server:
         deadline = time.monotonic() + READY_S
         while not _is_ready(command.address):
             if server.process.poll() is not None or time.monotonic() > deadline:
-                tail = log.read_text("utf-8", "replace")[-2000:]
-                raise ServerError(f"{command.name} is not ready: {tail}")
+                raise ServerError(f"{command.name} is not ready; its log ends with:{_tail(log)}")
             time.sleep(_POLL_S)
-        yield server
+        try:
+            yield server
+        except (OSError, WrongAnswerError, subprocess.SubprocessError) as error:
+            try:
+                code = server.process.wait(_ENDING_S)
+            except subprocess.TimeoutExpired:  # alive: the failure is another's
+                raise error from None
+            what = f"{command.name} ended with {code} while it was measured"
+            raise ServerError(f"{what}; its log ends with:{_tail(log)}") from error
 
 
-def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """End a process by its id: asked first, forced after a while.
-
-    Args:
-        process: A child of this process.
-    """
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(_STOP_S)
-    except subprocess.TimeoutExpired:
-        pass  # forced below, as after a second Ctrl-C
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+def _tail(log: Path) -> str:
+    """Read the last lines of a log."""
+    lines = log.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+    return "\n".join(["", *lines])
 
 
 def _is_ready(address: Address) -> bool:

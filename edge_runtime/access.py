@@ -31,6 +31,9 @@ PATH_BYTES: Final = 107
 _LAST_PORT: Final = 65_535
 _HOST_PORT: Final = re.compile(r"(\[[^\[\]]+\]|[^\[\]:]+):([0-9]{1,5})")
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_SO_PEERGROUPS: Final = 59  # socket(7); Python has no name for it
+_GROUP: Final = struct.Struct("I")
+_GROUPS_BYTES_MAX: Final = 1024  # 256 groups: Python reads no longer option
 _UNIX: Final = frozenset({socket.AF_UNIX})
 _INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
 _FAMILIES: Final = {RUNTIME: _UNIX, ADMIN: _UNIX, HTTP: _INTERNET}
@@ -205,14 +208,15 @@ class PeerSocket(Protocol):
 class Peer:
     """The process at the other end; ``None`` is what the kernel does not say.
 
-    The identity is the one at the time of ``connect()``. ``pid`` is for logs only: by the time it
-    is looked at, the number may belong to another process.
+    The identity is the one at the time of ``connect()``; ``groups`` are all of its groups. ``pid``
+    is for logs only: by the time it is looked at, the number may belong to another process.
     """
 
     uid: int | None
     gid: int | None
     pid: int | None
     address: str
+    groups: frozenset[int] = frozenset()
 
     @classmethod
     def of_unix_socket(cls, sock: PeerSocket) -> Self:
@@ -236,6 +240,7 @@ class Peer:
             gid=gid if gid >= 0 else None,
             pid=pid if pid > 0 else None,
             address="unix",
+            groups=_groups(sock) | ({gid} if gid >= 0 else set()),
         )
 
     @classmethod
@@ -260,6 +265,15 @@ class Peer:
             if value is not None
         ]
         return " ".join([self.address, *known])
+
+
+def _groups(sock: PeerSocket) -> frozenset[int]:
+    """Read the supplementary groups of a Unix socket's peer; empty where the kernel says none."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES_MAX)
+    except OSError:  # more groups than fit, or a kernel before 4.13: no rule of a group matches
+        return frozenset()
+    return frozenset(each for (each,) in _GROUP.iter_unpack(raw))
 
 
 #: A caller of whom nothing is known: no rule that names a user matches.

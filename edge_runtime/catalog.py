@@ -1,68 +1,91 @@
-"""The loaded models: who answers for a name, leases that pin a version, swaps that drop nothing.
+"""The models: who answers for a name, leases that pin a version, swaps that drop nothing.
 
-Rules: everything here runs on the event loop's thread except ``load`` and ``dispose``, which are
-handed to one loader thread. The routing table is replaced, never changed. A version that is taken
-out of the table lives until its last lease ends.
+Rules: everything here runs on the event loop's thread except what ``LoaderThread`` does. The
+routing table is replaced, never changed. A version that is taken out of the table lives until its
+last lease ends. One change at a time, so that two loads never count on the same room.
 """
 
 import asyncio
-import gc
 import logging
-import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
+from time import perf_counter_ns
 from typing import Final, TypeVar
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.errors import (
-    EdgeRuntimeError,
-    ModelLoadError,
-    ModelNotFoundError,
-    ModelNotReadyError,
-)
-from edge_runtime.routing import EMPTY, LoadedVersion, Routes, Table, VersionState, route
-from edge_runtime.session import release_memory
+from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError
+from edge_runtime.loader_thread import Expected, Loader, LoaderThread, file_bytes
+from edge_runtime.reconciler import Reconciler, Spare
+from edge_runtime.registry import UNKNOWN_VERSION, Entry, Registry
+from edge_runtime.residents import Residents
+from edge_runtime.routing import LoadedVersion, Table, VersionState, route
+from edge_runtime.settings import Model
+from edge_runtime.swap import Swap
+from edge_runtime.waiting import IsCancelled, Resume, Waiter, Waiting
 
 _log = logging.getLogger(__name__)
 
-Loader = Callable[[Bundle, LoadedVersion | None], LoadedVersion]
 _Result = TypeVar("_Result")
 CLOSE_S: Final = 10.0
-UNKNOWN_VERSION: Final = 0  # of a problem that concerns a whole model
-_folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
+WAITING_MAX: Final = 256
+_DEFAULTS: Final = Model()
 
 
 class Catalog:
-    """The models in memory.
+    """The models, in memory or not.
 
     Args:
         loader: Makes a bundle runnable, or gives back what serves now if nothing would change;
             called on the loader thread.
+        expected: Memory that a bundle will need before anybody has measured it, in bytes; called
+            on the loader thread.
+        held_bytes: Reads the resident memory of this process, in bytes.
+        spare: Gives the bundles that may answer for a model instead of the versions that cannot
+            be loaded.
+        waiting_max: Requests that may wait for loads.
+        clock_ns: A monotonic clock, in nanoseconds; the one that statistics use.
     """
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-        self._table = EMPTY
-        self._states: dict[tuple[str, int], VersionState] = {}
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
-        self._changing = asyncio.Lock()
-        self._leaving: set[LoadedVersion] = set()
-        self._is_closing = False
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        expected: Expected = file_bytes,
+        held_bytes: Callable[[], int] = lambda: 0,
+        spare: Spare | None = None,
+        waiting_max: int = WAITING_MAX,
+        clock_ns: Callable[[], int] = perf_counter_ns,
+    ) -> None:
+        self._registry = Registry()
+        self._thread = LoaderThread(loader, expected)
+        self._residents = Residents(self._registry, self._thread, held_bytes, clock_ns)
+        self._waiting = Waiting(waiting_max)
+        self._reconciler = Reconciler(self._residents, self._waiting, spare)
+        self._models: dict[str, asyncio.Lock] = {}
         #: Whether every model has been looked for; while not, an unknown one may yet come.
         self.is_settled = True
 
     @property
     def table(self) -> Table:
         """Who answers for what, now."""
-        return self._table
+        return self._registry.table
+
+    @property
+    def budget_bytes(self) -> int:
+        """Resident memory that the process may hold; 0: no budget."""
+        return self._residents.budget_bytes
+
+    @budget_bytes.setter
+    def budget_bytes(self, count: int) -> None:
+        self._residents.budget_bytes = count
+
+    # -- the request path ----------------------------------------------------------------------
 
     def lease(self, name: str, version: str = "") -> LoadedVersion:
         """Pin the version that answers for a name; ``release`` must follow.
 
         Raises:
             ModelNotFoundError: No such model or version is known.
-            ModelNotReadyError: It is known, but not loaded.
+            ModelNotReadyError: It is known, but not in memory; ``wake`` may bring it there.
         """
         loaded = self.peek(name, version)
         loaded.leases += 1
@@ -71,75 +94,197 @@ class Catalog:
     def release(self, loaded: LoadedVersion) -> None:
         """End a lease."""
         loaded.leases -= 1
-        if loaded.gone is not None and not loaded.leases:
-            self._dispose(loaded, loaded.gone)
+        if loaded.when_free is not None and not loaded.leases:
+            loaded.when_free(loaded)
 
     def peek(self, name: str, version: str = "") -> LoadedVersion:
         """Look at the version that answers for a name, without a lease.
 
         Raises:
             ModelNotFoundError: No such model or version is known.
-            ModelNotReadyError: It is known, but not loaded.
+            ModelNotReadyError: It is known, but not in memory.
         """
-        loaded = route(self._table, name, version)
+        loaded = route(self._registry.table, name, version)
         if loaded is None:
             raise self._missing(name, version)
         return loaded
 
+    def wake(
+        self,
+        name: str,
+        version: str,
+        resume: Resume,
+        is_cancelled: IsCancelled = lambda: False,
+    ) -> bool:
+        """Bring a version that is not in memory back for a request.
+
+        Args:
+            name: The model.
+            version: A number or an alias; empty: the one that answers by default.
+            resume: Called exactly once on the loop's thread, never before this returns: with
+                ``None`` when the version is there (lease it inside this call), or with the error.
+            is_cancelled: Whether nobody waits for the answer any more; then ``resume`` gets an
+                ``UnavailableError``, and the request alone makes nothing load.
+
+        Returns:
+            Whether the request waits now; if not, ``lease`` has said why.
+
+        Raises:
+            OverloadedError: Too many requests wait already.
+        """
+        entry = self._registry.resolve(name, version)
+        now_s = self._residents.now_s
+        if self._residents.is_closing or entry is None or not entry.may_load(now_s):
+            return False
+        self._waiting.add(Waiter(name, version, resume, is_cancelled, now_s))
+        self.look()
+        return True
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def last_known(self, name: str, version: str = "") -> LoadedVersion | None:
+        """Give what answers for a name, or what did before it left memory.
+
+        Its signature, digest and manifest can be read; if it left, its session is closed.
+
+        Args:
+            name: The model.
+            version: A number or an alias; empty: the one that answers by default.
+        """
+        entry = self._registry.resolve(name, version) or self._registry.last(name, version)
+        return entry.last if entry else None
+
+    def describe(
+        self,
+        name: str,
+        version: str,
+        then: Callable[[LoadedVersion | EdgeRuntimeError], None],
+        is_cancelled: IsCancelled = lambda: False,
+    ) -> None:
+        """Find a version whose signature can be read; one that was never loaded is loaded now.
+
+        Args:
+            name: The model.
+            version: A number or an alias; empty: the one that answers by default.
+            then: Called once, perhaps before this returns; what it gets may not be in memory.
+            is_cancelled: Whether nobody waits for the answer any more.
+
+        Raises:
+            ModelNotFoundError: No such model or version is known.
+            ModelNotReadyError: It is known, but cannot answer.
+            OverloadedError: Too many requests wait already.
+        """
+        self.check_ready(name, version)
+        known = self.last_known(name, version)
+        if known is not None:
+            then(known)
+            return
+
+        def resume(error: EdgeRuntimeError | None) -> None:
+            then(error or self.peek(name, version))
+
+        if not self.wake(name, version, resume, is_cancelled):
+            raise self._missing(name, version)
+
+    def check_ready(self, name: str, version: str = "") -> None:
+        """Make sure that a version answers when asked, at once or after being loaded.
+
+        Raises:
+            ModelNotFoundError: No such model or version is known.
+            ModelNotReadyError: It is known, but cannot answer.
+        """
+        entry = self._registry.resolve(name, version)
+        is_ready = entry is not None and (
+            entry.loaded is not None or (entry.can_load and entry.state.state != "UNAVAILABLE")
+        )
+        if not is_ready:
+            raise self._missing(name, version)
+
+    def answers(self, name: str = "") -> bool:
+        """Tell whether a model (empty: any) answers when asked."""
+        entries = self._registry.of(name) if name else self._registry
+        return any(entry.answers for entry in entries)
+
+    def names(self) -> list[str]:
+        """List the models that answer when asked."""
+        return list(dict.fromkeys(entry.name for entry in self._registry if entry.answers))
+
+    def versions(self, name: str) -> list[str]:
+        """List the versions of a model that answer when asked."""
+        return [entry.text for entry in self._registry.of(name) if entry.answers]
+
     def index(self) -> list[tuple[str, str, VersionState]]:
         """List every version known: name, version (empty: of the whole model), state."""
-        states = sorted(self._states.items())
-        return [(name, str(version or ""), state) for (name, version), state in states]
+        return self._registry.index()
 
     def loaded(self) -> list[LoadedVersion]:
-        """List every version that answers, by name and number."""
-        return [
-            routes.versions[version]
-            for _, routes in sorted(self._table.items())
-            for version in sorted(routes.versions, key=int)
-        ]
+        """List every version in memory, by name and number."""
+        return [entry.loaded for entry in self._registry if entry.loaded is not None]
 
-    async def apply(self, name: str, desired: Mapping[int, Bundle]) -> None:
-        """Make exactly these versions of a model answer, without a moment when none does.
+    def counted(self) -> list[LoadedVersion]:
+        """List every version that has counters, in memory or not, by name and number."""
+        return [entry.last for entry in self._registry if entry.last is not None]
 
-        New versions are loaded first, then the table is replaced, then the rest is let go. A
-        version that cannot be loaded leaves what it would have replaced in place.
+    def entries(self) -> list[Entry]:
+        """List every version known, to be read only: loads, evictions, sizes, what was last."""
+        return list(self._registry)
+
+    # -- changes -------------------------------------------------------------------------------
+
+    async def apply(
+        self,
+        name: str,
+        desired: Mapping[int, Bundle],
+        settings: Model = _DEFAULTS,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Make exactly these versions of a model answer; no request is dropped for it.
+
+        A version that cannot be loaded leaves what it would have replaced in place. If then
+        nothing would answer for the model, spare versions are tried.
 
         Args:
             name: The model.
             desired: Bundles by version number; empty unloads the model.
+            settings: Of the model.
+            at_once: Whether to load what would otherwise wait for a request.
 
         Raises:
             ArtifactError: A version could not be loaded; the others answer all the same.
+            ModelNotReadyError: There is no room for it.
         """
-        async with self._changing:
-            before = self._table.get(name)
-            current = dict(before.versions) if before else {}
-            failure: EdgeRuntimeError | None = None
-            after: dict[str, LoadedVersion] = {}
-            for version, bundle in sorted(desired.items()):
-                try:
-                    after[str(version)] = await self._load(name, version, bundle, current)
-                except EdgeRuntimeError as error:
-                    failure = failure or error
-                    if str(version) in current:
-                        after[str(version)] = current[str(version)]
-            if failure and not after:
-                after = current  # keep what answers rather than nothing
-            self._replace(name, after)
+        changing = self._reconciler.changing
+        # One change of a model at a time, and then one change of memory at a time.
+        async with self._models.setdefault(name, asyncio.Lock()), changing:
+            swap = Swap(self._residents, name, settings, changing, at_once=at_once)
+            failure = await swap.bring(desired)
+            tried = set(desired)
+            while failure is not None and not self.answers(name):
+                spare = await self._reconciler.spare(name, tried)
+                if not spare:
+                    break
+                tried |= spare.keys()
+                await swap.bring(spare)
+            self._registry.configure(name, settings.aliases)
+            for problem in self._registry.alias_problems(name) if desired else ():
+                _log.error("model %s: %s", name, problem)
+            self._reconciler.settle()
+        self.look()
         # Outside the lock: a request that runs for long must not hold up other models' loads.
-        retired = [old for key, old in current.items() if after.get(key) is not old]
-        await self._retire(retired, kept=after)
-        if failure:
+        await swap.ended()
+        if failure is not None:
             raise failure
 
     async def unload(self, name: str) -> None:
         """Take a model out and wait until its last request was answered and its memory is free.
 
+        No request brings it back; ``apply`` does.
+
         Raises:
             ModelNotFoundError: No such model is known.
         """
-        if not any(known == name for known, _ in self._states):
+        if not self._registry.of(name):
             raise self._missing(name, "")
         await self.apply(name, {})
 
@@ -151,19 +296,19 @@ class Catalog:
             version: Its version; ``None`` if the whole model is concerned.
             error: What is wrong.
         """
-        serving = self._versions(name)
-        if version is None and serving:
-            version = int(max(serving, key=int))
-        key = (name, version or UNKNOWN_VERSION)
-        if str(version) in serving:
-            self._states[key] = _still_serving(error)
-        else:
-            self._states[key] = VersionState("UNAVAILABLE", _public(error))
+        if version is None:
+            entry = self._registry.resolve(name, "")
+            version = entry.version if entry is not None else UNKNOWN_VERSION
+        self._registry.entry(name, version).refuse(error)
+
+    def look(self) -> None:
+        """Do next what memory, time and the waiting requests ask for, if anything."""
+        self._reconciler.look()
 
     def terminate(self) -> None:
         """Load nothing any more, and make every run that goes on end early: the daemon stops."""
-        self._is_closing = True
-        for loaded in (*self.loaded(), *self._leaving):
+        self._residents.is_closing = True
+        for loaded in (*self.loaded(), *self._residents.leaving):
             loaded.session.terminate()
 
     async def close(self, within_s: float = CLOSE_S) -> bool:
@@ -175,135 +320,26 @@ class Catalog:
         Returns:
             Whether all of it has ended; a load cannot be cut from outside.
         """
-        self._is_closing = True
+        self._residents.is_closing = True
         try:
             async with asyncio.timeout(within_s):
-                for name in list(self._table):
+                await self._reconciler.close()
+                for name in list(self.table):
                     await self.apply(name, {})
                 await self.off_loop(lambda: None)
         except TimeoutError:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.end(wait=False)
             return False
-        self._thread.shutdown(wait=True)
+        self._thread.end(wait=True)
         return True
 
     async def off_loop(self, work: Callable[[], _Result]) -> _Result:
         """Do slow work, such as reading folders, on the loader thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-    async def _load(
-        self, name: str, version: int, bundle: Bundle, current: Mapping[str, LoadedVersion]
-    ) -> LoadedVersion:
-        if self._is_closing:
-            raise ModelNotReadyError("the daemon is stopping, and loads nothing any more")
-        serving = current.get(str(version))
-        if serving is None:
-            self._states[name, version] = VersionState("LOADING")
-        loop = asyncio.get_running_loop()
-        try:
-            loaded = await loop.run_in_executor(self._thread, self._load_now, bundle, serving)
-        except EdgeRuntimeError as error:
-            _log.error("model %s version %s: %s", name, version, error.message)
-            self._states[name, version] = (
-                _still_serving(error) if serving else VersionState("UNAVAILABLE", _public(error))
-            )
-            raise
-        # What the index said of an earlier attempt no longer holds.
-        if serving is not None:
-            self._states[name, version] = VersionState("READY")
-        if loaded is serving:
-            return serving
-        text = "model %s version %s loaded in %.3f s: %s"
-        _log.info(text, name, version, loaded.load_s, loaded.variant_reason)
-        return loaded
-
-    def _load_now(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
-        """Load on the loader thread; whatever fails there is a failed load and nothing more."""
-        try:
-            return self._loader(bundle, serving)
-        except EdgeRuntimeError:
-            raise
-        except Exception as error:
-            _log.exception("a load failed in a way nobody foresaw")
-            raise ModelLoadError(
-                "the daemon failed to load these files; its log says why"
-            ) from error
-
-    def _replace(self, name: str, versions: Mapping[str, LoadedVersion]) -> None:
-        table = dict(self._table)
-        if versions:
-            newest = versions[max(versions, key=int)]
-            table[name] = Routes(newest, MappingProxyType(dict(versions)))
-            self._states.pop((name, UNKNOWN_VERSION), None)
-            for version in versions:
-                state = self._states.get((name, int(version)))
-                if state is None or state.state != "READY":
-                    self._states[name, int(version)] = VersionState("READY")
-        else:
-            table.pop(name, None)
-        self._table = MappingProxyType(table)
-
-    async def _retire(
-        self, versions: list[LoadedVersion], kept: Mapping[str, LoadedVersion]
-    ) -> None:
-        leaving: list[tuple[LoadedVersion, asyncio.Event]] = []
-        for old in versions:
-            gone = old.gone = asyncio.Event()
-            leaving.append((old, gone))
-            self._leaving.add(old)
-            if old.version not in kept:
-                self._states[old.name, int(old.version)] = VersionState("UNLOADING")
-            if not old.leases:
-                self._dispose(old, gone)
-        for old, gone in leaving:
-            await gone.wait()
-            self._leaving.discard(old)
-            key = (old.name, int(old.version))
-            # Another load may have brought the version back meanwhile, or failed to.
-            if old.version not in kept and self._states[key].state == "UNLOADING":
-                self._states[key] = VersionState("UNAVAILABLE", "unloaded")
-            _log.info("model %s version %s let go", old.name, old.version)
-
-    def _dispose(self, loaded: LoadedVersion, gone: asyncio.Event) -> None:
-        loop = asyncio.get_running_loop()
-
-        def dispose() -> None:
-            loaded.session.close()
-            gc.collect()
-            release_memory()
-            loop.call_soon_threadsafe(gone.set)
-
-        self._thread.submit(dispose)
-
-    def _versions(self, name: str) -> Mapping[str, LoadedVersion]:
-        routes = self._table.get(name)
-        return routes.versions if routes else {}
+        return await self._thread.run(work)
 
     def _missing(self, name: str, version: str) -> EdgeRuntimeError:
-        known = {number: state for (model, number), state in self._states.items() if model == name}
-        if not known and not self.is_settled:
+        if not self.is_settled and not self._registry.of(name):
             return ModelNotReadyError(
                 "the daemon is starting, and does not know its models yet", retry_after_s=1
             )
-        if not known:
-            return ModelNotFoundError(
-                f"there is no model {name!r}; POST /v2/repository/index lists what there is"
-            )
-        numbers = [str(number) for number in sorted(known) if number != UNKNOWN_VERSION]
-        if version and numbers and version not in numbers:
-            return ModelNotFoundError(
-                f"model {name!r} has no version {version!r}; it has {', '.join(numbers)}"
-            )
-        state = known[int(version)] if version in numbers else known[max(known)]
-        which = f"model {name!r} version {version}" if version else f"model {name!r}"
-        reason = f" ({state.reason})" if state.reason else ""
-        return ModelNotReadyError(f"{which} is {state.state.lower()}{reason}")
-
-
-def _still_serving(error: EdgeRuntimeError) -> VersionState:
-    return VersionState("READY", f"still the earlier files; the new ones failed: {_public(error)}")
-
-
-def _public(error: EdgeRuntimeError) -> str:
-    """Take the folders out of a message: where files lie is the operator's business."""
-    return _folders.sub("", error.message)
+        return self._registry.missing(name, version, self._residents.now_s)

@@ -5,6 +5,7 @@ command-line options go on top.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.settings import Config, Model
 
 ENVIRONMENT_PREFIX: Final = "EDGE_RUNTIME__"
+_alias: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:
@@ -74,7 +76,25 @@ def parse(raw: Mapping[str, Any], origin: str) -> Config:
             raise ConfigError(
                 f"{origin}: models.{name}.version_policy: give one of latest, all and specific"
             )
+        _check_residency(f"{origin}: models.{name}", model)
     return config
+
+
+def _check_residency(where: str, model: Model) -> None:
+    if model.load == "always" and model.idle_unload_s:
+        raise ConfigError(
+            f'{where}.idle_unload_s: load = "always" keeps the model in memory; give one of both'
+        )
+    for alias, version in model.aliases.items():
+        if not _alias.fullmatch(alias):
+            raise ConfigError(
+                f"{where}.aliases: {alias!r} is not a name for a version: a letter, then at most "
+                "63 more of letters, digits, '_', '-' and '.'"
+            )
+        if alias == "latest":
+            raise ConfigError(f"{where}.aliases: 'latest' is the highest version that can answer")
+        if version < 1:
+            raise ConfigError(f"{where}.aliases.{alias}: {version} is no version; they begin at 1")
 
 
 def _set(raw: dict[str, Any], keys: list[str], text: str, variable: str) -> None:

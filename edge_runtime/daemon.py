@@ -6,29 +6,39 @@ Start: sockets, loop, doors, models, ready. Stop: doors, requests in flight, mod
 import asyncio
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from time import time
 from typing import Final
 
+import msgspec
 import uvloop
 
 from edge_runtime import access, logs
 from edge_runtime.api.connection import Door
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.http import Budget
+from edge_runtime.api.metric_sources import Sources
+from edge_runtime.api.request_log import RequestLog
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import admin_routes, data_routes
 from edge_runtime.api.timeouts import Timeouts
+from edge_runtime.api.turns import Turns
 from edge_runtime.binding import bind
+from edge_runtime.cache.predictions import PredictionCache
+from edge_runtime.callers import by_model
 from edge_runtime.desired import Desired
 from edge_runtime.errors import ConfigError
 from edge_runtime.hardware import cpu_facts, usable_cpus
+from edge_runtime.heap import share_heap
 from edge_runtime.inference import Inference
 from edge_runtime.listeners import BoundSocket, Listeners
+from edge_runtime.locations import state_directory
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.scheduling import Scheduler
-from edge_runtime.settings import Config
+from edge_runtime.session import RUNTIME_VERSION
+from edge_runtime.settings import Config, Log
 from edge_runtime.systemd import Notifier, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
@@ -54,6 +64,7 @@ def run(read_config: ReadConfig) -> bool:
         SocketError: A socket cannot be bound.
         ModelLoadError: None of the models could be loaded.
     """
+    share_heap()
     settings = read_config()
     logs.configure(settings.log)
     if not settings.models and not settings.repositories:
@@ -92,10 +103,23 @@ class Daemon:
         self._cpus = usable_cpus()
         self._notifier = Notifier()
         self._statistics = ServerStatistics(time())
+        self._records = logs.RecordQueue()
+        loop = asyncio.get_running_loop()
+        self._request_log = RequestLog(loop, self._statistics, self._records.put)
         self._listeners = Listeners()
         self._doors: list[Door] = []
         self._handlers: Handlers | None = None
-        self._desired = Desired(settings, cpu_facts(), self._cpus)
+        self._callers = by_model(settings.models)
+        self._inference: Inference | None = None
+        cpu = cpu_facts()
+        self._cache = PredictionCache(
+            asyncio.get_running_loop(),
+            settings.cache,
+            state_directory(settings.state_dir, os.environ),
+            runtime_version=RUNTIME_VERSION,
+            cpu=cpu,
+        )
+        self._desired = Desired(settings, cpu, self._cpus)
         self._catalog = self._desired.catalog
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
@@ -114,13 +138,21 @@ class Daemon:
             inline_limit_ns=engine.inline_limit_s * _NS,
             queue_depth=engine.queue_depth,
         )
+        self._inference = Inference(self._catalog, scheduler.submit, cache=self._cache)
+        self._inference.take_cache_settings(self._settings.models)
+        self._inference.callers = self._callers
+        self._inference.requests_per_user = self._settings.limits.requests_per_user
         handlers = Handlers(
             self._catalog,
-            Inference(self._catalog, scheduler.submit),
+            self._inference,
             self._statistics,
             self._desired.reload,
             self._settings.limits,
         )
+        handlers.default_model = self._settings.default_model
+        handlers.cache = self._cache
+        handlers.sources = Sources(self._catalog, self._statistics, scheduler, self._cache)
+        self._configure_log(self._settings.log)
         self._handlers = handlers
         self._open_doors(loop, handlers)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -146,11 +178,15 @@ class Daemon:
             # Nobody waits for an answer any more; a load or a run that goes on gets a moment.
             self._catalog.terminate()
             runs_ended = await scheduler.close(TERMINATE_S)
-            self.is_clean = runs_ended and await self._catalog.close(TERMINATE_S)
+            self._request_log.close()
+            self._records.close()
+            models_ended = await self._catalog.close(TERMINATE_S)
+            cache_ended = await self._cache.close(TERMINATE_S)
+            self.is_clean = runs_ended and models_ended and cache_ended
             if self.is_clean:
                 _log.info("stopped")
             else:
-                _log.error("stopped, while a run or a load of a model does not end")
+                _log.error("stopped, while a run, a load of a model or a write does not end")
 
     async def _unless_stopped(self, work: Coroutine[None, None, None]) -> bool:
         """Do something long; give it up when the daemon is told to stop. Whether it was done."""
@@ -174,9 +210,11 @@ class Daemon:
         budget = Budget()
         data = Router(data_routes(handlers))
         admin = Router(admin_routes(handlers))
+        turns = Turns(loop, data.dispatch)
         for bound in self._sockets:
-            router = admin if bound.address.name == access.ADMIN else data
-            door = Door(router.dispatch, self._settings.limits, self._statistics, timeouts, budget)
+            dispatch = admin.dispatch if bound.address.name == access.ADMIN else turns.take
+            door = Door(dispatch, self._settings.limits, self._statistics, timeouts, budget)
+            door.log = self._request_log
             self._doors.append(door)
             self._listeners.add(bound, door.connection)
 
@@ -194,16 +232,30 @@ class Daemon:
             self._notifier.ready()
 
     def _take(self, settings: Config) -> None:
+        callers = by_model(settings.models)  # first: what these refuse changes nothing
+        self._desired.take(settings)
         before, self._settings = self._settings, settings
-        self._desired.settings = settings
-        logs.configure(settings.log)
+        self._configure_log(settings.log)
         for door in self._doors:
             door.limits = settings.limits
         if self._handlers is not None:
             self._handlers.limits = settings.limits
+            self._handlers.default_model = settings.default_model
+        if self._inference is not None:
+            self._inference.callers = callers
+            self._inference.take_cache_settings(settings.models)
+            self._inference.requests_per_user = settings.limits.requests_per_user
         if _needs_restart(before) != _needs_restart(settings):
-            _log.warning("changes of sockets, http, engine and state_dir need a restart")
+            _log.warning(
+                "changes of sockets, http, engine, batching, cache and state_dir need a restart"
+            )
         _log.info("configuration read again")
+
+    def _configure_log(self, settings: Log) -> None:
+        logs.configure(settings)
+        self._request_log.configure(settings)
+        if self._inference is not None:
+            self._inference.tells_spent = self._request_log.wants_all
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -239,4 +291,11 @@ class Daemon:
 
 
 def _needs_restart(settings: Config) -> tuple[object, ...]:
-    return settings.sockets, settings.http, settings.engine, settings.state_dir
+    return (
+        settings.sockets,
+        settings.http,
+        msgspec.structs.replace(settings.engine, memory_budget_bytes=0),  # taken at once
+        settings.batching,
+        settings.cache,
+        settings.state_dir,
+    )

@@ -1,15 +1,20 @@
 """What should answer: reads the folders that the settings name, and makes the catalog match."""
 
 import logging
+import os
 from collections.abc import Collection, Mapping
 from functools import partial
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import EdgeRuntimeError, ModelLoadError, ModelNotFoundError
+from edge_runtime.errors import ConfigError, EdgeRuntimeError, ModelLoadError, ModelNotFoundError
 from edge_runtime.hardware import CpuFacts
-from edge_runtime.loading import load_bundle
+from edge_runtime.loading import expected_bytes, load_bundle
+from edge_runtime.locations import state_directory
+from edge_runtime.optimized_graphs import FOLDER, OptimizedGraphs
+from edge_runtime.process_memory import resident_bytes
 from edge_runtime.repository import Discovery, discover
+from edge_runtime.residency import size
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION, select_providers
 from edge_runtime.settings import Config, Model
@@ -34,6 +39,7 @@ class Desired:
         self.settings = settings
         self._cpu = cpu
         self._cpus = cpus
+        self._own_bytes = 0
         self._providers, missing = select_providers(settings.engine.providers)
         if missing:
             _log.warning(
@@ -41,7 +47,18 @@ class Desired:
                 ", ".join(missing),
                 ", ".join(self._providers),
             )
-        self.catalog = Catalog(self._load)
+        self._graphs = OptimizedGraphs(
+            state_directory(settings.state_dir, os.environ) / FOLDER,
+            settings.engine.graph_cache_bytes,
+        )
+        self.catalog = Catalog(
+            self._load,
+            expected=self._expected,
+            held_bytes=resident_bytes,
+            spare=self._spare,
+            waiting_max=settings.engine.queue_depth,
+        )
+        self.catalog.budget_bytes = settings.engine.memory_budget_bytes
         self.catalog.is_settled = False  # until ``start`` has looked for every model
 
     def _load(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
@@ -50,10 +67,24 @@ class Desired:
             bundle,
             serving,
             engine=self.settings.engine,
-            settings=self.settings.models.get(bundle.manifest.name, Model()),
+            batching=self.settings.batching,
+            settings=self._settings_of(bundle.manifest.name),
             providers=self._providers,
             cpu=self._cpu,
             cpus=self._cpus,
+            graphs=self._graphs,
+        )
+
+    def _expected(self, bundle: Bundle) -> int:
+        """Say what a bundle will hold in memory; called on the catalog's loader thread."""
+        return expected_bytes(
+            bundle,
+            engine=self.settings.engine,
+            settings=self._settings_of(bundle.manifest.name),
+            providers=self._providers,
+            cpu=self._cpu,
+            cpus=self._cpus,
+            graphs=self._graphs,
         )
 
     async def _discover(self, only: str = "", without: Collection[int] = ()) -> Discovery:
@@ -68,48 +99,57 @@ class Desired:
                 self.catalog.note_problem(problem.name, problem.version, problem.error)
         return found
 
+    async def _spare(self, name: str, without: Collection[int]) -> Mapping[int, Bundle]:
+        """Find older versions for a model whose wanted ones cannot be loaded."""
+        return (await self._discover(name, without)).bundles.get(name, {})
+
+    def _settings_of(self, name: str) -> Model:
+        return self.settings.models.get(name, Model())
+
     async def start(self) -> None:
-        """Load everything for the first time.
+        """Load everything for the first time, the models that never leave first.
 
         Raises:
+            ConfigError: The memory budget does not even hold the daemon.
             ModelLoadError: None of the models could be loaded.
         """
         _log.info(
             "onnxruntime %s on %s, %d CPUs", RUNTIME_VERSION, self._cpu.description, self._cpus
         )
+        self._own_bytes = resident_bytes()
+        check_budget(self.settings, self._own_bytes)
         found = await self._discover()
         failures = [problem.error for problem in found.problems]
-        for name, bundles in found.bundles.items():
-            failures += await self._start_model(name, bundles)
-        self.catalog.is_settled = True
-        if failures and not self.catalog.table:
-            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
-        if not self.catalog.table:
-            _log.warning("the repositories hold no model yet")
-
-    async def _start_model(
-        self, name: str, bundles: Mapping[int, Bundle]
-    ) -> list[EdgeRuntimeError]:
-        """Load a model; where no wanted version can be loaded, an older one. What went wrong."""
-        failures: list[EdgeRuntimeError] = []
-        tried: set[int] = set()
-        while not tried.issuperset(bundles):
+        for name in sorted(
+            found.bundles, key=lambda each: self._settings_of(each).load != "always"
+        ):
             try:
-                await self.catalog.apply(name, bundles)
+                await self.catalog.apply(name, found.bundles[name], self._settings_of(name))
             except EdgeRuntimeError as error:
                 failures.append(error)
-            if name in self.catalog.table:
-                break
-            tried |= bundles.keys()
-            bundles = (await self._discover(name, tried)).bundles.get(name, {})
-        return failures
+        self.catalog.is_settled = True
+        if failures and not self.catalog.answers():
+            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
+        if not self.catalog.answers():
+            _log.warning("the repositories hold no model yet")
+
+    def take(self, settings: Config) -> None:
+        """Use other settings from now on; ``apply_all`` makes the catalog match.
+
+        Raises:
+            ConfigError: The memory budget does not even hold the daemon.
+        """
+        check_budget(settings, self._own_bytes)
+        self.settings = settings
+        self.catalog.budget_bytes = settings.engine.memory_budget_bytes
+        self.catalog.look()
 
     async def reload(self, name: str) -> None:
         """Read one model's files anew and swap them in (repository ``load``)."""
         found = await self._discover(name)
         bundles = found.bundles.get(name)
         if bundles is not None:
-            await self.catalog.apply(name, bundles)
+            await self.catalog.apply(name, bundles, self._settings_of(name), at_once=True)
         for problem in found.problems:
             if problem.name == name:
                 raise problem.error
@@ -122,10 +162,29 @@ class Desired:
         """Read every model folder again, and make the catalog match."""
         found = await self._discover()
         troubled = {problem.name for problem in found.problems}
-        for name in dict.fromkeys([*found.bundles, *self.catalog.table]):
+        for name in dict.fromkeys([*found.bundles, *self.catalog.names()]):
             if name not in found.bundles and name in troubled:
                 continue  # broken on disk, still fine in memory
             try:
-                await self.catalog.apply(name, found.bundles.get(name, {}))
+                await self.catalog.apply(name, found.bundles.get(name, {}), self._settings_of(name))
             except EdgeRuntimeError:
                 continue  # logged, and in the index
+
+
+def check_budget(settings: Config, own_bytes: int) -> None:
+    """Refuse a memory budget that leaves no room for any model.
+
+    Args:
+        settings: The configuration.
+        own_bytes: What the daemon holds without a model.
+
+    Raises:
+        ConfigError: It does.
+    """
+    budget_bytes = settings.engine.memory_budget_bytes
+    if 0 < budget_bytes <= own_bytes:
+        raise ConfigError(
+            f"engine.memory_budget_bytes is {budget_bytes} ({size(budget_bytes)}), and the daemon "
+            f"alone holds {own_bytes} ({size(own_bytes)}) before any model; add to that what the "
+            "models need, or use 0 for no budget"
+        )

@@ -12,6 +12,7 @@
     │   └── UnsupportedError         a part of the protocol that is not here
     ├── UnavailableError           nobody, or the caller later: try again
     │   ├── ModelNotReadyError       known, but not loaded (or loading, or unloading)
+    │   │   └── NoRoomError            the memory budget has no room for it
     │   ├── OverloadedError          a bounded queue is full
     │   ├── DeadlineExceededError    the request's own timeout passed before it ran
     │   └── TransportError           (client) the daemon could not be reached, or went away
@@ -31,12 +32,26 @@ traceback or a path of the device that the caller did not name.
 
 
 class EdgeRuntimeError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    Attributes:
+        quoted: The end of the message, where the words of a library may hold values of tensors:
+            for the caller, whose tensors they are, and never for a log.
+    """
+
+    quoted = ""
 
     @property
     def message(self) -> str:
         """The sentence for a person."""
         return str(self.args[0]) if self.args else type(self).__name__
+
+    @property
+    def loggable(self) -> str:
+        """The message without what may be a tensor's values."""
+        if not self.quoted:
+            return self.message
+        return f"{self.message.removesuffix(self.quoted)}(not logged: it may quote tensors)"
 
 
 class RequestError(EdgeRuntimeError):
@@ -82,6 +97,10 @@ class UnavailableError(EdgeRuntimeError):
 
 class ModelNotReadyError(UnavailableError):
     """The model or version is known, but cannot answer at the moment."""
+
+
+class NoRoomError(ModelNotReadyError):
+    """There is no room for a version in the memory budget: for now, or ever."""
 
 
 class OverloadedError(UnavailableError):

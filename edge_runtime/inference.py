@@ -6,43 +6,46 @@ that takes a ``Run`` and calls its ``done``.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from edge_runtime.access import Peer
+from edge_runtime.batching import Run
+from edge_runtime.cache.predictions import PredictionCache
+from edge_runtime.cache.version_cache import Hit, Ticket, VersionCache
 from edge_runtime.catalog import Catalog
-from edge_runtime.datatypes import BF16, BOOL, BYTES
 from edge_runtime.errors import (
     DeadlineExceededError,
     EdgeRuntimeError,
-    InvalidRequestError,
-    InvalidTensorError,
+    ForbiddenError,
     ModelFailedError,
+    ModelNotReadyError,
     OverloadedError,
     RequestError,
     UnavailableError,
 )
-from edge_runtime.protocol.classification import top_classes
+from edge_runtime.prediction import feeds_of, outputs_of, wanted_of
 from edge_runtime.protocol.messages import (
     InferRequest,
     InferResponse,
-    OutputTensor,
+    Parameters,
     RequestedOutput,
+    Spent,
 )
-from edge_runtime.routing import LoadedVersion
-from edge_runtime.scheduling import Run
-from edge_runtime.tensors import (
-    VARIABLE,
-    Array,
-    Signature,
-    Tensor,
-    from_buffer,
-)
+from edge_runtime.routing import NOT_ASKED, LoadedVersion
+from edge_runtime.settings import Model
+
+if TYPE_CHECKING:
+    from edge_runtime.callers import Callers
 
 _log = logging.getLogger(__name__)
 
-_NOT_RANKED: Final = (BYTES, BF16, BOOL)
+_RETRY_AFTER_S: Final = 1
+_NO_PARAMETERS: Final[Parameters] = {}
+_STALE: Final[Parameters] = {"stale": True}
+#: Errors that say that a model cannot run, so that an older answer may be better than none.
+_CANNOT_RUN: Final = (ModelFailedError, OverloadedError)
 
 #: Gives back the error that was answered instead, where an answer could not be encoded.
 Reply = Callable[[InferResponse | EdgeRuntimeError], EdgeRuntimeError | None]
@@ -55,11 +58,30 @@ class Inference:
     Args:
         catalog: The models.
         execute: What runs them: the scheduler, or something in front of it.
+        cache: Answers that were given before.
+        requests_per_user: Unanswered requests of one user, at most.
+
+    Attributes:
+        requests_per_user: As above; may be replaced.
+        callers: Who may ask, by model; a model without an entry may be asked by all.
+        tells_spent: Whether requests that succeed are told what they took, as failed ones are.
     """
 
-    def __init__(self, catalog: Catalog, execute: Execute) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        execute: Execute,
+        *,
+        cache: PredictionCache | None = None,
+        requests_per_user: int = 1024,
+    ) -> None:
         self._catalog = catalog
         self._execute = execute
+        self._cache = cache
+        self._unanswered: dict[int | None, int] = {}
+        self.requests_per_user = requests_per_user
+        self.callers: Mapping[str, Callers] = {}
+        self.tells_spent = False
 
     def submit(self, request: InferRequest, reply: Reply) -> None:
         """Answer one request.
@@ -70,139 +92,276 @@ class Inference:
         """
         received = perf_counter_ns()
         try:
+            if self.callers:
+                self.check_caller(request.model_name, request.caller)
             version = self._catalog.lease(request.model_name, request.model_version)
+        except ModelNotReadyError as error:
+            self._stale(request, reply, error)
+            return
         except EdgeRuntimeError as error:
             reply(error)
             return
+        self._run(version, request, reply, received)
+
+    def _run(
+        self, version: LoadedVersion, request: InferRequest, reply: Reply, received: int
+    ) -> None:
+        """Check a request whose version is leased, and have it run."""
         signature = version.signature
+        client = request.caller.uid
         try:
-            if request.raw_input is not None:
-                request.inputs = _raw_input(signature, request.raw_input)
-            feeds = signature.check(request.inputs)
-            wanted = _wanted(signature, request)
-        except RequestError as error:
-            version.statistics.failed(_reason(error), perf_counter_ns() - received)
+            feeds = feeds_of(signature, request)
+            wanted, names = wanted_of(signature, request)
+            unanswered = self._unanswered.get(client, 0) + 1
+            if unanswered > self.requests_per_user:
+                self._refuse_more()
+        except EdgeRuntimeError as error:
+            request.spent = Spent(version.version, received)
+            version.lane.statistics.failed(_reason(error), perf_counter_ns() - received)
             self._catalog.release(version)
             reply(error)
             return
         except BaseException:
             self._catalog.release(version)
             raise
-
-        def done(run: Run) -> None:
-            try:
-                try:
-                    answer = run.error or _response(version, request, wanted, run.outputs)
-                    error = reply(answer) or run.error
-                except Exception:  # noqa: BLE001 - it is logged
-                    # A run in the pool has no caller that could answer: without this, none would.
-                    _log.exception("an answer failed in a way nobody foresaw")
-                    error = ModelFailedError(
-                        "the daemon failed to answer this request; its log says why"
-                    )
-                    reply(error)
-                if error is None:
-                    version.statistics.succeeded(
-                        run.rows, received, run.queued, run.started, run.ended, perf_counter_ns()
-                    )
-                else:
-                    version.statistics.failed(_reason(error), perf_counter_ns() - received)
-            finally:
-                self._catalog.release(version)
-
-        self._execute(
-            Run(
-                session=version.session,
-                cost=version.cost,
-                names=[output.name for output in wanted],
-                feeds=feeds,
-                rows=signature.rows(feeds),
-                size=sum([array.size for array in feeds.values()]),
-                request=request,
-                done=done,
-                received=received,
-                priority=request.priority,
-                deadline_ns=received + request.timeout_us * 1000 if request.timeout_us else 0,
-            )
+        self._unanswered[client] = unanswered
+        lane = version.lane
+        rows = signature.rows(feeds)
+        run = _Prediction(
+            lane=lane,
+            names=names,
+            feeds=feeds,
+            rows=rows,
+            size=lane.size(rows, feeds),
+            request=request,
+            done=self._answer if version.cache is None else self._done,
+            received=received,
+            priority=request.priority,
+            deadline_ns=received + request.timeout_us * 1000 if request.timeout_us else 0,
+            client=client,
+            asked=request,
+            version=version,
+            wanted=wanted,
+            reply=reply,
         )
-
-
-def _wanted(signature: Signature, request: InferRequest) -> Sequence[RequestedOutput]:
-    if request.outputs is None:
-        return _every_output(signature, binary=request.binary_outputs)
-    for output in request.outputs:
-        if output.name not in signature.outputs:
-            raise InvalidRequestError(
-                f"there is no output {output.name!r}; the model gives {list(signature.outputs)}"
-            )
-        if output.classes and signature.outputs[output.name].datatype in _NOT_RANKED:
-            raise InvalidRequestError(
-                f"output {output.name!r} is {signature.outputs[output.name].datatype.name}: "
-                "classification needs numbers that can be ranked"
-            )
-    return request.outputs
-
-
-@lru_cache(maxsize=1024)
-def _every_output(signature: Signature, *, binary: bool) -> tuple[RequestedOutput, ...]:
-    """Ask for every output of a model; the same few tuples serve every request."""
-    return tuple(RequestedOutput(name, binary) for name in signature.outputs)
-
-
-def _response(
-    version: LoadedVersion,
-    request: InferRequest,
-    wanted: Sequence[RequestedOutput],
-    arrays: Sequence[Array],
-) -> InferResponse:
-    declared = version.signature.outputs
-    outputs = []
-    for (name, binary, classes), array in zip(wanted, arrays, strict=True):
-        if classes:
-            text = top_classes(array, classes, declared[name].labels)
-            outputs.append(OutputTensor(name, BYTES, text, binary))
+        if version.cache is None:
+            self._execute(run)
         else:
-            outputs.append(OutputTensor(name, declared[name].datatype, array, binary))
-    return InferResponse(version.name, version.version, request.id, outputs)
+            self._fetch(run)
 
+    # -- the cache -----------------------------------------------------------------------------
 
-def _raw_input(signature: Signature, data: memoryview | bytes) -> dict[str, Tensor]:
-    """Make the only input of a raw binary request; its one varying axis follows from the size.
+    def take_cache_settings(self, models: Mapping[str, Model]) -> None:
+        """Take the models' settings, at the start and whenever they change."""
+        if self._cache is not None:
+            self._cache.configure(models)
+            for version in self._catalog.loaded():
+                version.cache = NOT_ASKED
 
-    Source:
-        Triton, binary tensor data extension, "raw binary request".
-    """
-    if len(signature.inputs) != 1:
-        raise InvalidTensorError(
-            f"a raw binary request needs a model with one input, this one has "
-            f"{len(signature.inputs)}"
-        )
-    spec = signature.inputs[0]
-    shape = list(spec.shape)
-    if spec.datatype is BYTES:
-        if any(size not in {1, VARIABLE} for size in shape):
-            raise InvalidTensorError(
-                f"a raw binary request is one BYTES element, {spec.name!r} has shape {shape}"
+    def _cache_of(self, version: LoadedVersion) -> VersionCache | None:
+        """Give the cache of a version that is in memory, if its model opted in."""
+        cache = version.cache
+        if isinstance(cache, VersionCache) and cache.is_open:
+            return cache
+        if self._cache is None:
+            version.cache = None
+        else:
+            version.cache = self._cache.open(
+                version.name,
+                version.version,
+                version.digest,
+                version.session.providers,
+                version.signature,
+                ttl_max_s=version.manifest.defaults.cache_ttl_s,
+                max_bytes=version.manifest.defaults.cache_max_bytes,
             )
-        element = len(data).to_bytes(4, "little") + bytes(data)
-        shape = [1] * len(shape)
-        return {spec.name: Tensor(BYTES, from_buffer(spec.name, BYTES, shape, element))}
-    varying = [axis for axis, size in enumerate(shape) if size == VARIABLE]
-    if len(varying) > 1:
-        raise InvalidTensorError(
-            f"a raw binary request needs at most one varying axis, {spec.name!r} has shape {shape}"
+        return version.cache
+
+    def _fetch(self, run: "_Prediction") -> None:
+        """Answer from the cache, or have it run."""
+        cache = self._cache_of(run.version)
+        if cache is None:
+            self._execute(run)
+            return
+
+        def answer(hit: Hit) -> None:
+            run.outputs = hit.outputs
+            run.queued = run.started = run.ended = perf_counter_ns()
+            self._done(run)
+
+        def execute(ticket: Ticket | None) -> None:
+            run.ticket = ticket
+            self._execute(run)
+
+        cache.fetch(run.feeds, run.names, run.client, answer, execute, priority=run.priority)
+
+    def _stale(self, request: InferRequest, reply: Reply, error: EdgeRuntimeError) -> None:
+        """Answer from the cache for a version that is not in memory, or let the request wait."""
+        known = self._catalog.last_known(request.model_name, request.model_version)
+        number = known.version if known else request.model_version
+        cache = self._cache.find(request.model_name, number) if self._cache is not None else None
+        if cache is None or not cache.policy.stale_s:
+            self._wake(request, reply, error)
+            return
+        signature = cache.subject.signature
+        try:
+            feeds = feeds_of(signature, request)
+            wanted, names = wanted_of(signature, request)
+        except EdgeRuntimeError as wrong:
+            reply(wrong)
+            return
+        subject = cache.subject
+
+        def found(hit: Hit | None) -> None:
+            if hit is None:
+                self._wake(request, reply, error)
+                return
+            outputs = outputs_of(signature, wanted, hit.outputs)
+            reply(InferResponse(subject.model, subject.version, request.id, outputs, _STALE))
+
+        cache.stale(feeds, names, request.caller.uid, found)
+
+    def _refuse_more(self) -> NoReturn:
+        raise OverloadedError(
+            f"{self.requests_per_user} requests of this user are unanswered already "
+            "(limits.requests_per_user); wait for their answers",
+            retry_after_s=_RETRY_AFTER_S,
         )
-    if varying:
-        row_bytes = spec.datatype.size_bytes
-        for size in shape:
-            row_bytes *= abs(size)
-        shape[varying[0]] = len(data) // row_bytes if row_bytes else 0
-    return {spec.name: Tensor(spec.datatype, from_buffer(spec.name, spec.datatype, shape, data))}
+
+    def check_caller(self, name: str, caller: Peer) -> None:
+        """Make sure that a caller may ask a model, before anything is done for it.
+
+        Raises:
+            ForbiddenError: The model has an allow-list, and the caller is not on it.
+        """
+        callers = self.callers.get(name)
+        if callers is not None and not callers.admit(caller):
+            raise ForbiddenError(
+                f"model {name!r} is not for this caller ({caller.describe()}); the device's owner "
+                f"says who may ask it (models.{name}.callers)"
+            )
+
+    def _wake(self, request: InferRequest, reply: Reply, error: EdgeRuntimeError) -> None:
+        """Let a request wait until its model is in memory, if asking can bring it there."""
+        received = perf_counter_ns()
+        deadline_ns = received + request.timeout_us * 1000 if request.timeout_us else 0
+
+        def is_cancelled() -> bool:
+            return request.cancelled or bool(deadline_ns and perf_counter_ns() >= deadline_ns)
+
+        def resume(error: EdgeRuntimeError | None) -> None:
+            if error is not None:
+                self._refuse(request, reply, error, received)
+                return
+            try:
+                version = self._catalog.lease(request.model_name, request.model_version)
+            except EdgeRuntimeError as gone:
+                self._refuse(request, reply, gone, received)
+                return
+            self._run(version, request, reply, received)
+
+        try:
+            waits = self._catalog.wake(
+                request.model_name, request.model_version, resume, is_cancelled
+            )
+        except EdgeRuntimeError as refused:
+            self._refuse(request, reply, refused, received)
+            return
+        if not waits:
+            self._refuse(request, reply, error, received)
+
+    def _refuse(
+        self, request: InferRequest, reply: Reply, error: EdgeRuntimeError, received: int
+    ) -> None:
+        """Answer for a version that is not in memory, and count it if it once was."""
+        request.spent = Spent("", received)
+        known = self._catalog.last_known(request.model_name, request.model_version)
+        if known is not None:
+            known.lane.statistics.failed(_reason(error), perf_counter_ns() - received)
+        reply(error)
+
+    def _done(self, run: Run) -> None:
+        """Answer for a run that the cache may want to know of, or may have an answer for."""
+        assert isinstance(run, _Prediction)  # noqa: S101 - what comes back is what was handed over
+        ticket, error = run.ticket, run.error
+        if error is None:
+            try:
+                self._answer(run)
+            finally:  # others may wait for this one's outcome
+                if ticket is not None:
+                    ticket.done(run.outputs, run.share_ns)
+            return
+        if ticket is not None:
+            ticket.failed()
+        cache = run.version.cache
+        if not isinstance(cache, VersionCache) or not isinstance(error, _CANNOT_RUN):
+            self._answer(run)
+            return
+
+        def found(hit: Hit | None) -> None:
+            if hit is None:
+                self._answer(run)
+            else:
+                run.outputs, run.error = hit.outputs, None
+                self._answer(run, _STALE)
+
+        cache.stale(run.feeds, run.names, run.client, found)
+
+    def _answer(self, run: Run, parameters: Parameters = _NO_PARAMETERS) -> None:
+        """Answer for a run that has ended, and end what the request holds: its place, its lease."""
+        assert isinstance(run, _Prediction)  # noqa: S101 - what comes back is what was handed over
+        version = run.version
+        if run.error is not None or self.tells_spent:
+            queue_ns, compute_ns = run.started - run.queued, run.ended - run.started
+            run.asked.spent = Spent(version.version, run.received, run.rows, queue_ns, compute_ns)
+        try:
+            try:
+                answer = run.error or InferResponse(
+                    version.name,
+                    version.version,
+                    run.asked.id,
+                    outputs_of(version.signature, run.wanted, run.outputs),
+                    parameters,
+                )
+                error = run.reply(answer) or run.error
+            except Exception:  # noqa: BLE001 - it is logged
+                # A run in the pool has no caller that could answer: without this, none would.
+                _log.exception("an answer failed in a way nobody foresaw")
+                error = ModelFailedError(
+                    "the daemon failed to answer this request; its log says why"
+                )
+                run.reply(error)
+            statistics = version.lane.statistics
+            if error is None:
+                statistics.answered(run.started - run.queued, run.received, perf_counter_ns())
+            else:
+                statistics.failed(_reason(error), perf_counter_ns() - run.received)
+        finally:
+            self._unanswered[run.client] -= 1
+            self._catalog.release(version)
+
+
+class _Prediction(Run, kw_only=True, eq=False):
+    """A run that knows what was asked and whom to answer.
+
+    Attributes:
+        asked: The request.
+        version: Leased for it.
+        wanted: Outputs and their forms.
+        reply: Answers.
+        ticket: Tells the cache how it went.
+    """
+
+    asked: InferRequest
+    version: LoadedVersion
+    wanted: Sequence[RequestedOutput]
+    reply: Reply
+    ticket: Ticket | None = None
 
 
 def _reason(error: EdgeRuntimeError) -> str:
     """Name a failure as the metrics do (Triton's words)."""
-    if isinstance(error, OverloadedError | DeadlineExceededError):
+    if isinstance(error, OverloadedError | DeadlineExceededError | ModelNotReadyError):
         return "REJECTED"
     if isinstance(error, UnavailableError):
         return "CANCELED"

@@ -1,32 +1,71 @@
-"""Makes a bundle runnable: check its files, choose the variant, load it, compare signatures.
+"""Makes a bundle runnable: verify its files, load the right variant, warm up, probe, measure.
 
 Slow and blocking: the catalog calls it on its loader thread.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from time import perf_counter
+from typing import Final, NamedTuple
 
+from edge_runtime.agreement import agreed
+from edge_runtime.batching_probe import cap, probe
 from edge_runtime.bundle import Bundle, verify
 from edge_runtime.digest import variant_digest
-from edge_runtime.errors import ManifestError, ModelLoadError
+from edge_runtime.errors import ModelLoadError
+from edge_runtime.facts import Facts, known
+from edge_runtime.graph_optimization import optimize
 from edge_runtime.hardware import CpuFacts
-from edge_runtime.manifest import Manifest, TensorDescription, choose_variant
+from edge_runtime.manifest import Manifest, Variant, choose_variant
+from edge_runtime.optimized_graphs import OptimizedGraphs, graph_key
+from edge_runtime.process_memory import resident_bytes
 from edge_runtime.routing import LoadedVersion
-from edge_runtime.session import RUNTIME_VERSION, Session, SessionSettings
-from edge_runtime.settings import Engine, Model
-from edge_runtime.tensors import Signature, TensorSpec, fits
+from edge_runtime.samples import samples, synthetic
+from edge_runtime.session import (
+    CPU_PROVIDER,
+    RUNTIME_VERSION,
+    Session,
+    SessionSettings,
+    release_memory,
+)
+from edge_runtime.settings import Batching, Engine, Model
+from edge_runtime.warm_up import warm_up
+
+_log = logging.getLogger(__name__)
+
+_TURN_S: Final = 0.0001
+_SIZE: Final = "size_bytes"
+_SAME_SHARE: Final = 8
+_SAME_BYTES: Final = 2**20  # what others allocate meanwhile
 
 
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """Make Python's threads give way to each other soon: requests meet the loader often."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
+
+
+@_short_turns()
 def load_bundle(
     bundle: Bundle,
     serving: LoadedVersion | None = None,
     *,
     engine: Engine,
+    batching: Batching,
     settings: Model,
     providers: Sequence[str],
     cpu: CpuFacts,
     cpus: int,
+    graphs: OptimizedGraphs | None = None,
 ) -> LoadedVersion:
     """Load one version of a model.
 
@@ -34,22 +73,149 @@ def load_bundle(
         bundle: What to load.
         serving: What answers for this version now; given back if nothing would change.
         engine: How models run.
+        batching: Which requests may share runs.
         settings: What the configuration says of this model.
         providers: Execution providers that are installed, in order.
         cpu: Decides the variant.
         cpus: CPUs this process may use.
+        graphs: The cache of optimised graphs, and what was measured before; ``None``: none.
 
     Raises:
-        ManifestError: The manifest contradicts the model file, or asks for a newer runtime.
+        ManifestError: The manifest contradicts the model file, or asks for a newer runtime; or a
+            golden does not hold what the model takes.
         DigestMismatchError: A file is not the one the manifest names.
-        ModelLoadError: A file is missing, or ONNX Runtime cannot load it.
+        ModelLoadError: A file is missing, ONNX Runtime cannot load it, or the model fails on its
+            golden inputs.
     """
     started = perf_counter()
+    graphs = graphs or OptimizedGraphs(None)
     manifest = bundle.manifest
     _check_runtime(manifest)
     variant, reason = choose_variant(manifest, cpu)
+    chosen = _session_settings(variant, manifest, engine, settings, (providers, cpu, cpus))
     files = verify(bundle, variant)
-    session_settings = SessionSettings(
+    digest = variant_digest(files, chosen.result_options)
+    rows_max = settings.max_rows or manifest.defaults.batching.max_rows or batching.max_rows
+    if (
+        serving is not None
+        and serving.digest == digest
+        and serving.settings == chosen
+        and serving.manifest == manifest
+        and serving.joining == (batching, rows_max)
+    ):
+        return serving
+    file_bytes = sum(size for _, size, _ in files)
+    wanted = _Wanted(bundle, variant, chosen, graph_key(digest, RUNTIME_VERSION, cpu), file_bytes)
+    release_memory()
+    before_bytes = resident_bytes()
+    session = _session(wanted, graphs)
+    try:
+        signature = agreed(session.signature, manifest)
+        tried = samples(bundle, signature) if engine.warm_up_runs else ()
+        run_s = warm_up(session.run, signature, tried, engine.warm_up_runs, _shown(manifest))
+        verdict = probe(
+            session.run,
+            signature,
+            partial(synthetic, signature),
+            settings=batching,
+            rows_max=rows_max,
+        )
+    except BaseException:
+        session.close()
+        raise
+    # After everything that makes it grow: arenas and buffers stay as large as they became.
+    release_memory()
+    size_bytes = max(resident_bytes() - before_bytes, file_bytes, 1)
+    load_s = perf_counter() - started
+    graphs.facts.remember_digest(_paths(bundle, variant), digest)
+    _remember(graphs.facts, wanted, size_bytes, load_s, run_s)
+    return LoadedVersion(
+        name=manifest.name,
+        version=str(manifest.version),
+        digest=digest,
+        manifest=manifest,
+        variant=variant,
+        variant_reason=reason,
+        session=session,
+        settings=chosen,
+        signature=signature,
+        verdict=verdict,
+        cap=cap(verdict, batching, rows_max),
+        joining=(batching, rows_max),
+        load_s=load_s,
+        size_bytes=size_bytes,
+    )
+
+
+def _shown(manifest: Manifest) -> str:
+    return f"{manifest.name} version {manifest.version}"
+
+
+def expected_bytes(
+    bundle: Bundle,
+    *,
+    engine: Engine,
+    settings: Model,
+    providers: Sequence[str],
+    cpu: CpuFacts,
+    cpus: int,
+    graphs: OptimizedGraphs,
+) -> int:
+    """Say what a bundle will hold in memory, without reading its files.
+
+    Args:
+        bundle: What would be loaded.
+        engine: As for ``load_bundle``, like everything else.
+        settings: Of this model.
+        providers: Installed.
+        cpu: This one.
+        cpus: Usable.
+        graphs: Knows what was measured.
+
+    Returns:
+        Bytes: as measured when the same variant was loaded the same way on this device, else the
+        size of its files, which is less than it will need.
+
+    Raises:
+        ManifestError: No variant runs on this CPU.
+    """
+    variant, _ = choose_variant(bundle.manifest, cpu)
+    chosen = _session_settings(variant, bundle.manifest, engine, settings, (providers, cpu, cpus))
+    files = variant.reads()
+    if all(file.sha256 for file in files):
+        stated = [(file.path, file.size_bytes, file.sha256) for file in files]
+        digest = variant_digest(stated, chosen.result_options)
+    else:
+        digest = graphs.facts.digest(_paths(bundle, variant))
+    facts = graphs.facts.of(graph_key(digest, RUNTIME_VERSION, cpu), run_name(chosen))
+    return known(facts, _SIZE) or max(1, sum(file.size_bytes for file in files))
+
+
+def run_name(settings: SessionSettings) -> str:
+    """Name what facts depend on besides the variant: threads and the memory arena."""
+    arena = "arena" if settings.memory_arena else "no-arena"
+    return f"{settings.intra_op_threads}-threads-{arena}"
+
+
+class _Wanted(NamedTuple):
+    """What is to be loaded, and the key of its optimised graph."""
+
+    bundle: Bundle
+    variant: Variant
+    settings: SessionSettings
+    key: str
+    file_bytes: int
+
+
+def _session_settings(
+    variant: Variant,
+    manifest: Manifest,
+    engine: Engine,
+    settings: Model,
+    device: tuple[Sequence[str], CpuFacts, int],
+) -> SessionSettings:
+    providers, cpu, cpus = device
+    return SessionSettings(
         providers=tuple(providers),
         intra_op_threads=(
             settings.intra_op_threads
@@ -61,32 +227,58 @@ def load_bundle(
         precise_int8=cpu.arch == "x86_64" and not cpu.vnni,
         options=variant.session_options,
     )
-    digest = variant_digest(files, session_settings.result_options)
-    if (
-        serving is not None
-        and serving.digest == digest
-        and serving.settings == session_settings
-        and serving.manifest == manifest
-    ):
-        return serving
-    session = Session.load(bundle.directory / variant.file, session_settings)
+
+
+def _session(wanted: _Wanted, graphs: OptimizedGraphs) -> Session:
+    """Load the optimised graph if there is or can be one, else the model file itself."""
+    settings = wanted.settings
+    if settings.providers == (CPU_PROVIDER,):  # others compile what only they can load
+        graph = graphs.find(wanted.key) or _made(wanted, graphs)
+        if graph is not None:
+            try:
+                session = Session.load(graph, settings, is_optimized=True)
+            except ModelLoadError as error:
+                graphs.drop(wanted.key, error.message)
+            else:
+                manifest = wanted.bundle.manifest
+                _log.info(
+                    "model %s version %s runs from its optimised graph",
+                    manifest.name,
+                    manifest.version,
+                )
+                return session
+    return Session.load(wanted.bundle.directory / wanted.variant.file, settings)
+
+
+def _made(wanted: _Wanted, graphs: OptimizedGraphs) -> Path | None:
+    """Make and keep an optimised graph, if this variant is worth it."""
+    bundle, variant, settings, key, file_bytes = wanted
+    if not graphs.wants(key, file_bytes):
+        return None
     try:
-        signature = _described(session.signature, manifest)
-    except ManifestError:
-        session.close()
-        raise
-    return LoadedVersion(
-        name=manifest.name,
-        version=str(manifest.version),
-        digest=digest,
-        manifest=manifest,
-        variant=variant,
-        variant_reason=reason,
-        session=session,
-        settings=session_settings,
-        signature=signature,
-        load_s=perf_counter() - started,
-    )
+        with graphs.workshop() as folder:
+            refused = optimize(bundle, variant, settings, folder)
+            if not refused:
+                return graphs.keep(key, folder)
+    except TimeoutError as error:
+        _log.info("no optimised graph this time, the CPUs are busy: %s", error)
+    except OSError as error:
+        graphs.failed(error)
+    else:
+        graphs.refuse(key, refused)
+    return None
+
+
+def _remember(facts: Facts, wanted: _Wanted, size_bytes: int, load_s: float, run_s: float) -> None:
+    """Keep what was measured; what differs little from the last time is not worth a write."""
+    run = run_name(wanted.settings)
+    before = known(facts.of(wanted.key, run), _SIZE)
+    if not before or abs(size_bytes - before) > max(before // _SAME_SHARE, _SAME_BYTES):
+        facts.remember(wanted.key, run, size_bytes=size_bytes, load_s=load_s, run_s=run_s)
+
+
+def _paths(bundle: Bundle, variant: Variant) -> list[Path]:
+    return [bundle.directory / file.path for file in variant.reads()]
 
 
 def _check_runtime(manifest: Manifest) -> None:
@@ -100,36 +292,3 @@ def _check_runtime(manifest: Manifest) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".") if part.isdigit())
-
-
-def _described(found: Signature, manifest: Manifest) -> Signature:
-    """Add the manifest's labels to the file's signature, after checking that both agree."""
-    inputs = _merged(found.inputs, manifest.inputs, f"{manifest.name}: input")
-    outputs = _merged(tuple(found.outputs.values()), manifest.outputs, f"{manifest.name}: output")
-    return Signature(inputs, outputs)
-
-
-def _merged(
-    found: Sequence[TensorSpec], stated: Sequence[TensorDescription], what: str
-) -> list[TensorSpec]:
-    if not stated:
-        return list(found)
-    described = {description.name: description for description in stated}
-    if described.keys() != {spec.name for spec in found}:
-        raise ManifestError(
-            f"{what}s are {sorted(described)} in the manifest and "
-            f"{sorted(spec.name for spec in found)} in the model file"
-        )
-    merged = []
-    for spec in found:
-        description = described[spec.name]
-        # The manifest may fix an axis that the file leaves open, never the other way round.
-        if description.datatype != spec.datatype.name or not fits(
-            tuple(description.shape), spec.shape
-        ):
-            raise ManifestError(
-                f"{what} {spec.name!r} is {description.datatype} {list(description.shape)} in the "
-                f"manifest and {spec.datatype.name} {list(spec.shape)} in the model file"
-            )
-        merged.append(replace(spec, shape=tuple(description.shape), labels=description.labels))
-    return merged

@@ -76,6 +76,17 @@ def default_state_directory(environment: Mapping[str, str], home: Path) -> Path:
     return (base or home / ".local" / "state") / "edge-runtime"
 
 
+def state_directory(given: str, environment: Mapping[str, str]) -> Path:
+    """Say where the daemon keeps its state; it need not exist yet.
+
+    Args:
+        given: ``state_dir`` of the configuration; empty: as ``default_state_directory`` says.
+        environment: Where the folders' variables are looked up.
+    """
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's fails where there is none
+    return Path(given) if given else default_state_directory(environment, home)
+
+
 def client_path(environment: Mapping[str, str], name: str) -> Path:
     """Find a daemon's socket: this user's, else the system's.
 

@@ -160,10 +160,6 @@ class Batching(Part, frozen=True):
         Count,
         Meta(description="Rows of one joined run; 1: never joined; 0: the daemon decides."),
     ] = 0
-    max_delay_s: Annotated[
-        Amount,
-        Meta(description="Wait for more rows in seconds; 0: joins only what has arrived."),
-    ] = 0.0
 
 
 class Defaults(Part, frozen=True):
@@ -174,10 +170,14 @@ class Defaults(Part, frozen=True):
     ] = 0
     batching: Annotated[Batching, Meta(description="Joining of requests.")] = Batching()
     cache_ttl_s: Annotated[
-        Amount, Meta(description="Seconds an answer may be reused; 0: answers are not cached.")
+        Amount,
+        Meta(
+            description="Most seconds an answer may be reused on a device that keeps answers; "
+            "0: not stated."
+        ),
     ] = 0.0
     cache_max_bytes: Annotated[
-        Count, Meta(description="Most bytes of cached answers; 0: the daemon decides.")
+        Count, Meta(description="Most bytes of kept answers; 0: not stated.")
     ] = 0
 
 

@@ -4,7 +4,9 @@ from typing import Final
 
 #: Upper bounds of the duration histograms, in seconds: powers of two from 16 us to 33 s, the same
 #: on every device so that they add up.
-DURATION_BUCKETS_S: Final = tuple(16e-6 * 2**exponent for exponent in range(22))
+DURATION_BUCKETS_S: Final = tuple((16 << exponent) / 1e6 for exponent in range(22))
+#: The same for loads: powers of four from 1 ms to 268 s.
+LOAD_BUCKETS_S: Final = tuple((1024 << 2 * exponent) / 1e6 for exponent in range(10))
 
 
 class Durations:
@@ -34,6 +36,23 @@ class Durations:
 _LAST: Final = len(DURATION_BUCKETS_S)
 
 
+class LoadDurations(Durations):
+    """How long loads took; the buckets are those of ``LOAD_BUCKETS_S``."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buckets = [0] * (len(LOAD_BUCKETS_S) + 1)
+
+    def add(self, ns: int) -> None:
+        """Count one load, in nanoseconds."""
+        self.count += 1
+        self.ns += ns
+        index = ((ns // 1_024_000).bit_length() + 1) // 2
+        self.buckets[min(index, len(LOAD_BUCKETS_S))] += 1
+
+
 class Tally:
     """A count and a sum of nanoseconds."""
 
@@ -59,13 +78,16 @@ class RunTallies:
 class VersionStatistics:
     """Counters of one model version.
 
+    Requests and runs are counted apart: several requests may share one run.
+
     Attributes:
         success: Whole requests that were answered.
-        queue: Time between being ready to run and running.
+        queue: Time of a request between being ready to run and running.
         compute: Time in the model; its count is the number of runs.
         input_ns: Time spent checking inputs, in nanoseconds.
-        output_ns: Time spent on outputs and the answer, in nanoseconds.
+        output_ns: Time spent on outputs and the answers, in nanoseconds.
         rows: Rows inferred.
+        joined: Requests that shared a run with others.
         fail: Requests that failed.
         failures: Failed requests by reason.
         by_rows: Durations by rows of a run; bounded, larger runs share the last entry.
@@ -78,6 +100,7 @@ class VersionStatistics:
         "fail",
         "failures",
         "input_ns",
+        "joined",
         "last_success_ns",
         "output_ns",
         "queue",
@@ -94,32 +117,38 @@ class VersionStatistics:
         self.input_ns = 0
         self.output_ns = 0
         self.rows = 0
+        self.joined = 0
         self.by_rows: dict[int, RunTallies] = {}
         self.last_success_ns = 0
 
-    def succeeded(  # noqa: PLR0917 - plain integers: this is the hot path
-        self, rows: int, received: int, queued: int, started: int, ended: int, answered: int
-    ) -> None:
-        """Count one answered request; every time is in monotonic nanoseconds.
+    def answered(self, queue_ns: int, received: int, answered: int) -> None:
+        """Count one answered request.
 
         Args:
-            rows: Rows it had.
-            received: When it was decoded.
-            queued: When its inputs were checked.
-            started: When the model began to run.
-            ended: When the model had run.
+            queue_ns: How long it was ready to run and did not, in nanoseconds.
+            received: When it was decoded, in monotonic nanoseconds.
             answered: When the answer was written.
         """
-        input_ns = queued - received
-        infer_ns = ended - started
-        output_ns = answered - ended
         self.success.add(answered - received)
-        self.queue.add(started - queued)
+        self.queue.add(queue_ns)
+        self.last_success_ns = answered
+
+    def ran(self, requests: int, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count one run; every time is in nanoseconds.
+
+        Args:
+            requests: Who shared it.
+            rows: Rows it had.
+            input_ns: Checking the inputs of all of them.
+            infer_ns: In the model.
+            output_ns: From the model's end until all were answered.
+        """
         self.compute.add(infer_ns)
         self.input_ns += input_ns
         self.output_ns += output_ns
         self.rows += rows
-        self.last_success_ns = answered
+        if requests > 1:
+            self.joined += requests
         key = rows if rows < ROWS_MAX else ROWS_MAX  # noqa: FURB136 - min() costs a call
         tallies = self.by_rows.get(key)
         if tallies is None:
@@ -147,12 +176,16 @@ class ServerStatistics:
         connections_open: Connections open now.
         connections_total: Connections accepted since the start.
         connections_refused: Connections turned away at the limit.
+        records_limited: Records of requests that were not written because there were too many.
+        records_dropped: Those that were not written because the log is read too slowly.
     """
 
     __slots__ = (
         "connections_open",
         "connections_refused",
         "connections_total",
+        "records_dropped",
+        "records_limited",
         "responses",
         "started_s",
     )
@@ -162,4 +195,6 @@ class ServerStatistics:
         self.connections_open = 0
         self.connections_total = 0
         self.connections_refused = 0
+        self.records_limited = 0
+        self.records_dropped = 0
         self.started_s = started_s

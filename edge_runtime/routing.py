@@ -1,16 +1,24 @@
 """Who answers for a name: loaded versions, and the immutable table that leads to them."""
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal, Protocol
 
+from edge_runtime.batching import NOT_PROBED, Lane, RowCap, Runnable, Verdict
+from edge_runtime.cache.version_cache import VersionCache
 from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.metrics import VersionStatistics
-from edge_runtime.scheduling import RunCost, Runnable
 from edge_runtime.session import SessionSettings
+from edge_runtime.settings import Batching
 from edge_runtime.tensors import Signature
+
+
+class NotAsked:
+    """Stands for a cache of which nobody knows yet whether there is one."""
+
+
+NOT_ASKED: Final = NotAsked()
 
 State = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
 
@@ -44,7 +52,17 @@ class LoadedVersion:
         signature: What it takes and gives.
         settings: How the session was loaded.
         load_s: How long loading took, in seconds.
+        size_bytes: Memory that it holds, as measured when it was loaded; 0: not measured.
+        verdict: Whether its requests may share runs.
+        cap: Most rows of a run that is shared.
+        joining: What ``verdict`` was found with: the settings, and the most rows allowed.
         leases: Requests that use it now.
+        last_used_ns: When it was there or was found in use, in monotonic nanoseconds; what it
+            answered since is in its statistics.
+        swap: How it took the place of what answered before it; empty: nothing did.
+        when_free: Called when the last lease ends.
+        cache: Answers that it gave; ``None``: its model did not opt in.
+        lane: How the scheduler sees it.
     """
 
     name: str
@@ -57,18 +75,39 @@ class LoadedVersion:
     signature: Signature
     settings: SessionSettings = field(default_factory=SessionSettings)
     load_s: float = 0.0
-    statistics: VersionStatistics = field(default_factory=VersionStatistics)
-    cost: RunCost = field(default_factory=RunCost)
+    size_bytes: int = 0
+    verdict: Verdict = NOT_PROBED
+    cap: RowCap | None = None
+    joining: tuple[Batching, int] | None = None
     leases: int = 0
-    gone: asyncio.Event | None = None
+    last_used_ns: int = 0
+    swap: str = ""
+    when_free: Callable[["LoadedVersion"], None] | None = None
+    cache: VersionCache | NotAsked | None = NOT_ASKED
+    lane: Lane = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lane = Lane(self.session, self.signature, verdict=self.verdict, cap=self.cap)
+
+    @property
+    def statistics(self) -> VersionStatistics:
+        """Its counters; replace them through ``lane``."""
+        return self.lane.statistics
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Who answers for one model name."""
+    """Who answers for one model name.
 
-    default: LoadedVersion
+    Attributes:
+        default: What answers when no version is named; ``None`` while it is not in memory.
+        versions: Every version in memory, by number.
+        aliases: Versions in memory, by the other names that callers may use.
+    """
+
+    default: LoadedVersion | None
     versions: Mapping[str, LoadedVersion]
+    aliases: Mapping[str, LoadedVersion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +128,11 @@ def route(table: Table, name: str, version: str) -> LoadedVersion | None:
     Args:
         table: Who answers for what.
         name: The model asked for.
-        version: The version asked for; empty leaves the choice to the table.
+        version: The version asked for, a number or an alias; empty leaves the choice to the table.
     """
     routes = table.get(name)
     if routes is None:
         return None
-    return routes.versions.get(version) if version else routes.default
+    if not version:
+        return routes.default
+    return routes.versions.get(version) or routes.aliases.get(version)

@@ -1,164 +1,37 @@
-"""When and where a run happens: this turn on the loop's thread, or in the pool by priority.
+"""When and where a run happens: this turn on the loop's thread, or in the pool, fair to clients.
 
-Rules: everything but ``_execute`` runs on the event loop's thread, so there is no lock; the queue
-is bounded; what expired or lost its client is dropped before it costs a run. Nothing waits while
-a thread is idle. Batching sits in front of ``submit`` and hands over merged runs.
+Rules: everything but ``Batch.execute`` runs on the event loop's thread, so there is no lock; the
+queue is bounded; what expired or lost its client is dropped before it costs a run. Nothing waits
+while a thread is idle, and nothing waits for company: requests share a run when they arrived in
+the same turn of the loop, or while all threads were busy.
 """
 
 import asyncio
 import contextlib
-import heapq
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, deque
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter_ns
-from typing import Final, Protocol
+from typing import Final
 
-import msgspec
-
+from edge_runtime.batching import Batch, Lane, Run
 from edge_runtime.errors import (
     DeadlineExceededError,
     EdgeRuntimeError,
-    ModelFailedError,
     OverloadedError,
     UnavailableError,
 )
-from edge_runtime.tensors import Array
+from edge_runtime.fair_queue import FairQueue
 
 _log = logging.getLogger(__name__)
 
-_LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every stated priority
-_WARM_UP_RUNS: Final = 2
-_STEP_MAX: Final = 4
-_STEP_FLOOR_NS: Final = 10_000
-_SAME_SIZE: Final = 1e-6  # relative spread that rounding alone can make
-_LEARN_EVERY: Final = 16  # learning costs a microsecond, so a steady model pays it rarely
-_FORGET: Final = 0.95  # weight of the past per observation: about the last 20 count
 _RETRY_AFTER_S: Final = 1
 _TURN_NS: Final = (
     2_000_000  # short runs of one turn of the loop, before sockets are looked at again
 )
-
-
-class Runnable(Protocol):
-    """What the scheduler needs of a model: a session that runs."""
-
-    def run(self, names: Sequence[str], feeds: Mapping[str, Array], /) -> list[Array]:
-        """Run the model: outputs in the order of ``names``."""
-        ...
-
-
-class Cancellable(Protocol):
-    """What the scheduler needs of a request."""
-
-    cancelled: bool
-
-
-class RunCost:
-    """Expected time of a run: ``a + b * size``, fitted to what was seen lately.
-
-    A size is a number of rows, or of elements where other axes than the first may vary.
-
-    Attributes:
-        seen: Runs so far.
-        known: Whether there is an estimate: the first runs warm the model up and do not count.
-    """
-
-    __slots__ = (
-        "_intercept_ns",
-        "_slope_ns",
-        "_sum_r",
-        "_sum_rr",
-        "_sum_rt",
-        "_sum_t",
-        "_weight",
-        "known",
-        "seen",
-    )
-
-    def __init__(self) -> None:
-        self.seen = 0
-        self.known = False
-        self._intercept_ns = self._slope_ns = 0.0
-        self._weight = self._sum_r = self._sum_t = self._sum_rr = self._sum_rt = 0.0
-
-    def estimate_ns(self, size: int) -> float:
-        """Give the expected time of a run, in nanoseconds; only meaningful once ``known``."""
-        return self._intercept_ns + self._slope_ns * size
-
-    def observe(self, size: int, ns: float) -> None:
-        """Learn from one run of this size that took ``ns`` nanoseconds."""
-        self.seen += 1
-        if self.seen <= _WARM_UP_RUNS:
-            return
-        if self.known:
-            expected = self._intercept_ns + self._slope_ns * size
-            if expected < 2 * ns < 4 * expected and self.seen % _LEARN_EVERY:
-                return
-            # One run that the system interrupted must not banish a model to the pool; a model
-            # that really became slower gets there in a few steps.
-            ns = min(ns, _STEP_MAX * expected + _STEP_FLOOR_NS)
-        self.known = True
-        self._weight = weight = self._weight * _FORGET + 1
-        self._sum_r = sum_r = self._sum_r * _FORGET + size
-        self._sum_t = sum_t = self._sum_t * _FORGET + ns
-        self._sum_rr = self._sum_rr * _FORGET + size * size
-        self._sum_rt = self._sum_rt * _FORGET + size * ns
-        spread = weight * self._sum_rr - sum_r * sum_r
-        if spread > weight + _SAME_SIZE * sum_r * sum_r:  # sizes differed: fit a line
-            slope = (weight * self._sum_rt - sum_r * sum_t) / spread
-            self._slope_ns = max(slope, 0.0)
-            self._intercept_ns = max((sum_t - self._slope_ns * sum_r) / weight, 0.0)
-        else:  # one size only: take cost as proportional, the careful guess for larger ones
-            self._slope_ns = sum_t / max(sum_r, 1.0)
-            self._intercept_ns = 0.0
-
-
-class Run(msgspec.Struct, kw_only=True, eq=False):
-    """One execution of a model. A struct, because it is made for every request.
-
-    Attributes:
-        session: What runs.
-        cost: The model's expected times, learned from this run.
-        names: Outputs wanted.
-        feeds: Arrays by input name.
-        rows: Rows of the run.
-        size: Elements of all inputs together, which its cost follows; 0: as many as rows.
-        request: Asked whether its client is still there.
-        done: Called once, on the loop's thread, perhaps before ``submit`` returns.
-        received: When the request was here, in monotonic nanoseconds.
-        priority: 0 for the default, 1 for the highest.
-        deadline_ns: Monotonic nanoseconds after which it must not start; 0: never.
-        outputs: The result, in the order of ``names``.
-        error: Why there is no result.
-        queued: When its inputs were checked, in monotonic nanoseconds.
-        started: When the model began to run, or the run ended without.
-        ended: When the model had run.
-    """
-
-    session: Runnable
-    cost: RunCost
-    names: Sequence[str]
-    feeds: Mapping[str, Array]
-    rows: int
-    request: Cancellable
-    done: Callable[["Run"], None]
-    received: int
-    size: int = 0
-    priority: int = 0
-    deadline_ns: int = 0
-    outputs: list[Array] = []
-    error: EdgeRuntimeError | None = None
-    queued: int = 0
-    started: int = 0
-    ended: int = 0
-
-    def fail(self, error: EdgeRuntimeError) -> None:
-        """End the run without a result."""
-        self.error = error
-        self.started = self.ended = perf_counter_ns()
-        self.done(self)
+_RECENTLY_NS: Final = 1_000_000_000
+_NS: Final = 1e9
 
 
 class Scheduler:
@@ -184,7 +57,7 @@ class Scheduler:
         self._threads = threads
         self._inline_limit_ns = inline_limit_ns
         self._queue_depth = queue_depth
-        self._jobs: SimpleQueue[Run | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Batch | None] = SimpleQueue()
         # Started here, so that a device without room for threads says so at the start and not in
         # the middle of a request. Daemons: a stuck run must not keep the interpreter from ending.
         self._pool = [
@@ -193,48 +66,46 @@ class Scheduler:
         ]
         for thread in self._pool:
             thread.start()
-        self._waiting: list[tuple[int, int, Run]] = []
-        self._short: list[Run] = []  # bounded by connections and their pipelines
-        self._sequence = 0
+        self._queue = FairQueue()
+        self._lanes: deque[Lane] = deque()  # with short runs; bounded by connections' pipelines
         self._running = 0
+        self._running_of: Counter[int | None] = Counter()  # batches in the pool, by first client
+        self._seen: dict[int | None, int] = {}  # when a client last came to the pool
+        self._timer: asyncio.TimerHandle | None = None  # while a thread is kept free for others
         self._idle = asyncio.Event()  # set while nothing runs in the pool
         self._idle.set()
+        self._closing = False
 
     @property
     def waiting(self) -> int:
         """Runs that wait for the pool."""
-        return len(self._waiting)
+        return len(self._queue)
 
     @property
     def running(self) -> int:
-        """Runs in the pool now."""
+        """Batches in the pool now."""
         return self._running
 
     def submit(self, run: Run) -> None:
         """Execute a run when its turn comes; ``run.done`` is called once, whatever happens."""
         run.queued = perf_counter_ns()
-        cost = run.cost
-        if cost.known and cost.estimate_ns(run.size or run.rows) < self._inline_limit_ns:
-            if not self._short:
-                self._loop.call_soon(self._run_short)
-            self._short.append(run)
+        lane = run.lane
+        cost = lane.cost
+        if cost.known and cost.estimate_ns(run.size) < self._inline_limit_ns:
+            if not lane.short:
+                if not self._lanes:
+                    self._loop.call_soon(self._run_short)
+                self._lanes.append(lane)
+            lane.short.append(run)
             return
-        if self._running < self._threads:
-            self._start(run)
+        self._seen[run.client] = run.queued
+        if len(self._queue) >= self._queue_depth:
+            self._submit_to_full(run)
             return
-        if len(self._waiting) >= self._queue_depth:
-            self._drop_undue()
-        if len(self._waiting) >= self._queue_depth:
-            run.fail(
-                OverloadedError(
-                    f"{self._queue_depth} requests are waiting already; try again later",
-                    retry_after_s=_RETRY_AFTER_S,
-                )
-            )
-            return
-        self._sequence += 1
-        priority = run.priority or _LOWEST_PRIORITY
-        heapq.heappush(self._waiting, (priority, self._sequence, run))
+        self._queue.push(run)
+        self._start_next()
+
+    # -- on the loop's thread --------------------------------------------------------------------
 
     def _run_short(self) -> None:
         """Execute the short runs that this turn of the loop gathered, then answer them all.
@@ -242,20 +113,175 @@ class Scheduler:
         Run by run and answer by answer, the model's code and ours push each other out of the
         CPU's caches: measured at 32 connections, both take nearly twice as long.
         """
-        runs = self._short
-        budget = perf_counter_ns() + _TURN_NS
-        executed = 0
-        for run in runs:
-            executed += 1
-            if self._is_due(run):
-                _execute(run)
-                if run.ended > budget:
-                    break
-        self._short = runs[executed:]
-        if self._short:  # the sockets first, then the rest
+        lanes = self._lanes
+        until = perf_counter_ns() + _TURN_NS
+        executed: list[Batch] = []
+        dropped: list[Run] = []
+        while lanes:
+            lane = lanes.popleft()
+            batch = self._next_short(lane, dropped)
+            if batch is not None:
+                batch.execute()
+                executed.append(batch)
+            if lane.short:
+                lanes.append(lane)
+            if batch is not None and batch.ended > until:
+                break
+        if lanes:  # the sockets first, then the rest
             self._loop.call_soon(self._run_short)
-        for run in runs[:executed]:
-            self._finish(run)
+        for run in dropped:
+            _done(run)
+        for batch in executed:
+            self._finish(batch)
+
+    def _next_short(self, lane: Lane, dropped: list[Run]) -> Batch | None:
+        """Take as many of a lane's short runs as may share one run."""
+        runs = lane.short
+        batch: Batch | None = None
+        taken = 0
+        uniform = lane.uniform
+        size_max = lane.cost.size_within(self._inline_limit_ns)
+        rows_max = min(lane.cap.rows, size_max) if uniform else lane.cap.rows
+        for run in runs:
+            if (run.request.cancelled or run.deadline_ns) and not _is_due(run):
+                dropped.append(run)
+            elif batch is None:
+                batch = Batch(run)
+                if not run.may_join:
+                    taken += 1
+                    break
+            elif (
+                batch.rows + run.rows <= rows_max
+                and (uniform or batch.size + run.size <= size_max)
+                and run.may_join
+                and run.joins(batch.runs[0])
+            ):
+                batch.add(run)
+            else:
+                break
+            taken += 1
+        lane.short = runs[taken:]
+        return batch
+
+    # -- in the pool -----------------------------------------------------------------------------
+
+    def _start_next(self) -> None:
+        """Give idle threads what is next."""
+        dropped: list[Run] = []
+        while self._running < self._threads:
+            run = self._queue.pop(self._may_run)
+            if run is None:
+                break
+            if _is_due(run):
+                self._start(self._with_mates(run, dropped))
+            else:
+                dropped.append(run)
+        if len(self._queue) and self._running < self._threads:
+            self._look_again_later()
+        for run in dropped:  # last: an answer may bring the next request here
+            _done(run)
+
+    def _with_mates(self, run: Run, dropped: list[Run]) -> Batch:
+        """Let what waits for the same version share the run."""
+        batch = Batch(run)
+        if run.may_join:
+            while len(self._queue) and batch.rows < run.lane.cap.rows:
+                mate = self._queue.pop_mate(run, run.lane.cap.rows - batch.rows)
+                if mate is None:
+                    break
+                if _is_due(mate):
+                    batch.add(mate)
+                else:
+                    dropped.append(mate)
+        return batch
+
+    def _may_run(self, client: int | None) -> bool:
+        """Keep the last thread free for others who came lately: a run cannot be interrupted."""
+        if self._threads == 1 or self._running_of[client] < self._threads - 1:
+            return True
+        since = perf_counter_ns() - _RECENTLY_NS
+        return all(key == client or seen < since for key, seen in self._seen.items())
+
+    def _look_again_later(self) -> None:
+        """Give the thread kept free to who waits, once nobody else came for long enough."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(_RECENTLY_NS / _NS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._start_next()
+
+    def _start(self, batch: Batch) -> None:
+        self._running += 1
+        self._running_of[batch.runs[0].client] += 1
+        self._idle.clear()
+        self._jobs.put(batch)
+
+    def _work(self) -> None:
+        """Execute one batch after the other, on a thread of the pool."""
+        while (batch := self._jobs.get()) is not None:
+            batch.execute()
+            try:
+                self._loop.call_soon_threadsafe(self._worked, batch)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+            del batch  # its tensors must not wait for the next one
+
+    def _worked(self, batch: Batch) -> None:
+        self._running -= 1
+        client = batch.runs[0].client
+        self._running_of[client] -= 1
+        if not self._running_of[client]:
+            del self._running_of[client]
+        # The next run starts before this one's answer is written: the pool never idles for us.
+        self._start_next()
+        self._finish(batch)
+        if not self._running:
+            self._idle.set()
+            self._queue.settle()
+            since = perf_counter_ns() - _RECENTLY_NS
+            self._seen = {client: seen for client, seen in self._seen.items() if seen >= since}
+
+    def _submit_to_full(self, run: Run) -> None:
+        """Make room in a full queue, or refuse who would have the most in it."""
+        ended = self._queue.take_out(_is_due)
+        if len(self._queue) >= self._queue_depth:
+            refused = self._queue.make_room(run) or run
+            _fail(refused, self._refusal())
+            ended.append(refused)
+        if run.error is None:
+            self._queue.push(run)
+            self._start_next()
+        for each in ended:  # last: an answer may bring the next request here
+            _done(each)
+
+    def _refusal(self) -> EdgeRuntimeError:
+        if self._closing:
+            return UnavailableError("the daemon is stopping")
+        return OverloadedError(
+            f"{self._queue_depth} requests are waiting already; try again later",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _finish(self, batch: Batch) -> None:
+        """Learn from a batch and answer for it; one that failed is taken apart."""
+        if batch.error is None:
+            batch.learn()
+        elif len(batch.runs) > 1 and not self._closing:
+            for run in batch.apart():  # not submitted again: they have their place already
+                self._queue.push(run)
+            self._start_next()
+            return
+        for run in batch.runs:
+            run.error = batch.error
+            run.started = batch.started
+            run.ended = batch.ended
+            run.shared_rows = batch.rows
+            _done(run)
+        if batch.error is None:
+            batch.count()
 
     async def close(self, within_s: float) -> bool:
         """Fail what waits, give what runs some time, end the threads.
@@ -266,11 +292,18 @@ class Scheduler:
         Returns:
             Whether every thread has ended; a run cannot be cut from outside.
         """
-        waiting = [*self._short, *(run for _, _, run in self._waiting)]
-        self._short = []
-        self._waiting = []
+        self._closing = True
+        self._queue_depth = 0
+        if self._timer is not None:
+            self._timer.cancel()
+        waiting = [run for lane in self._lanes for run in lane.short]
+        for lane in self._lanes:
+            lane.short = []
+        self._lanes.clear()
+        waiting += self._queue.take_out(lambda _: False)
         for run in waiting:
-            run.fail(UnavailableError("the daemon is stopping"))
+            _fail(run, UnavailableError("the daemon is stopping"))
+            _done(run)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
@@ -282,74 +315,27 @@ class Scheduler:
             thread.join()
         return True
 
-    def _start(self, run: Run) -> None:
-        self._running += 1
-        self._idle.clear()
-        self._jobs.put(run)
 
-    def _work(self) -> None:
-        """Execute one run after the other, on a thread of the pool."""
-        while (run := self._jobs.get()) is not None:
-            _execute(run)
-            try:
-                self._loop.call_soon_threadsafe(self._worked, run)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                return
-            del run  # its tensors must not wait for the next one
-
-    def _worked(self, run: Run) -> None:
-        self._running -= 1
-        # The next run starts before this one's answer is written: the pool never idles for us.
-        self._start_next()
-        if not self._running:
-            self._idle.set()
-        self._finish(run)
-
-    def _start_next(self) -> None:
-        while self._waiting and self._running < self._threads:
-            _, _, run = heapq.heappop(self._waiting)
-            if self._is_due(run):
-                self._start(run)
-            else:
-                self._finish(run)
-
-    def _drop_undue(self) -> None:
-        """Take out of the queue whose client left or whose time passed."""
-        dropped = [run for _, _, run in self._waiting if not self._is_due(run)]
-        if dropped:
-            self._waiting = [entry for entry in self._waiting if entry[2].error is None]
-            heapq.heapify(self._waiting)
-        for run in dropped:
-            self._finish(run)
-
-    def _is_due(self, run: Run) -> bool:
-        """Tell whether a run that waited is still worth its time; sets its error if not."""
-        if run.request.cancelled:
-            run.error = UnavailableError("the client is gone")
-        elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
-            run.error = DeadlineExceededError("the request's timeout passed before it could run")
-        else:
-            return True
-        run.started = run.ended = perf_counter_ns()
-        return False
-
-    def _finish(self, run: Run) -> None:
-        if run.error is None:
-            run.cost.observe(run.size or run.rows, run.ended - run.started)
-        try:
-            run.done(run)
-        except Exception:  # noqa: BLE001 - the runs behind it must not suffer
-            _log.exception("the end of a run failed in a way nobody foresaw")
+def _is_due(run: Run) -> bool:
+    """Tell whether a run that waited is still worth its time; sets its error if not."""
+    error: EdgeRuntimeError
+    if run.request.cancelled:
+        error = UnavailableError("the client is gone")
+    elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
+        error = DeadlineExceededError("the request's timeout passed before it could run")
+    else:
+        return True
+    _fail(run, error)
+    return False
 
 
-def _execute(run: Run) -> None:
-    """Run the model. The only part that other threads execute."""
-    run.started = perf_counter_ns()
+def _fail(run: Run, error: EdgeRuntimeError) -> None:
+    run.error = error
+    run.started = run.ended = perf_counter_ns()
+
+
+def _done(run: Run) -> None:
     try:
-        run.outputs = run.session.run(run.names, run.feeds)
-    except EdgeRuntimeError as error:
-        run.error = error
-    except Exception:  # noqa: BLE001 - the thread goes on, the client gets an answer, the log says
-        _log.exception("a run failed in a way nobody foresaw")
-        run.error = ModelFailedError("the daemon failed to run the model; its log says why")
-    run.ended = perf_counter_ns()
+        run.done(run)
+    except Exception:  # noqa: BLE001 - the runs behind it must not suffer
+        _log.exception("the end of a run failed in a way nobody foresaw")

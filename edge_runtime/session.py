@@ -16,11 +16,17 @@ import numpy as np
 import onnxruntime
 
 from edge_runtime.datatypes import BF16, BY_ORT, BYTES, Datatype
-from edge_runtime.errors import InvalidTensorError, ModelFailedError, ModelLoadError
+from edge_runtime.errors import (
+    EdgeRuntimeError,
+    InvalidTensorError,
+    ModelFailedError,
+    ModelLoadError,
+)
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 
 RUNTIME_VERSION: Final[str] = onnxruntime.__version__
 CPU_PROVIDER: Final = "CPUExecutionProvider"
+_WEIGHTS_NAME: Final = "session.optimized_model_external_initializers_file_name"
 _LOG_FATAL: Final = 4  # errors are raised and translated here; printing them too says it twice
 
 _source_paths: Final = re.compile(r"/\S*/onnxruntime/\S+:\d+ ")  # of the machine that built it
@@ -95,16 +101,29 @@ class Session:
         self.run: Run = self._run_values if uses_bf16 else self._run_arrays
 
     @classmethod
-    def load(cls, path: Path, settings: SessionSettings) -> "Session":
+    def load(
+        cls,
+        path: Path,
+        settings: SessionSettings,
+        *,
+        is_optimized: bool = False,
+        save_to: Path | None = None,
+        weights_name: str = "",
+    ) -> "Session":
         """Load a model file.
 
         Args:
             path: ONNX file; its external weights are found beside it.
             settings: How to load it.
+            is_optimized: Whether its graph was saved by this version of ONNX Runtime on this CPU,
+                and needs no optimisation.
+            save_to: Where to save the optimised graph; ``None``: nowhere.
+            weights_name: File beside it for the weights, which are mapped from there when it is
+                loaded.
 
         Raises:
             ModelLoadError: The file is missing, is not a model, uses an operator that is not
-                here, or gives something that is not a tensor.
+                here, or gives something that is not a tensor; or the graph cannot be saved.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = settings.intra_op_threads
@@ -117,6 +136,13 @@ class Session:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         for key, value in settings.result_options.items():
             options.add_session_config_entry(key, value)
+        levels = onnxruntime.GraphOptimizationLevel
+        options.graph_optimization_level = (
+            levels.ORT_DISABLE_ALL if is_optimized else levels.ORT_ENABLE_ALL
+        )
+        if save_to is not None:
+            options.optimized_model_filepath = str(save_to)
+            options.add_session_config_entry(_WEIGHTS_NAME, weights_name)
         try:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=list(settings.providers)
@@ -214,11 +240,18 @@ def _array(value: Any, datatype: Datatype) -> Array:  # noqa: ANN401 - untyped l
     return np.ndarray(tuple(value.shape()), datatype.numpy, raw)
 
 
-def _run_error(error: Exception) -> Exception:
+def _run_error(error: Exception) -> EdgeRuntimeError:
+    said = _first_line(error)
+    failed: EdgeRuntimeError
     # The class is matched by name: the module that holds it is private.
     if type(error).__name__ == "InvalidArgument":
-        return InvalidTensorError(f"the model refused the input: {_first_line(error)}")
-    return ModelFailedError(f"the model failed while running: {_first_line(error)}")
+        failed = InvalidTensorError(f"the model refused the input: {said}")
+    else:
+        failed = ModelFailedError(f"the model failed while running: {said}")
+    # Which node it was is in front; behind may be an index or a shape that an input held.
+    node, mark, rest = said.partition("Status Message: ")
+    failed.quoted = rest if mark else node
+    return failed
 
 
 def _first_line(error: Exception) -> str:

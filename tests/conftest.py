@@ -13,11 +13,16 @@ DIGITS = ROOT / "examples" / "digits"
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caller's own daemon and settings out of the tests."""
+def _no_settings_of_the_caller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Keep the caller's own daemon, settings and state out of the tests."""
     for variable in list(os.environ):
         if variable.startswith("EDGE_RUNTIME"):
             monkeypatch.delenv(variable)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    # Of daemons that are started without --state-dir; tests.daemons gives each one its own.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture(scope="session")

@@ -68,6 +68,7 @@ class Daemon:
         admin: Admin socket.
         process: The process.
         folder: Its private folder.
+        state: Its state directory, in the private folder unless the test gave one.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Daemon:
         environment: Mapping[str, str] | None = None,
         *,
         wait: bool = True,
+        state: Path | None = None,
     ) -> None:
         # Socket paths have at most 107 bytes; pytest's folders are longer.
         self.folder = Path(tempfile.mkdtemp(prefix="er-", dir="/tmp"))
@@ -83,12 +85,11 @@ class Daemon:
         self.admin = self.folder / "admin.sock"
         self._log = (self.folder / "log").open("wb")
         clean = {key: text for key, text in os.environ.items() if "EDGE_RUNTIME" not in key}
-        command = [COMMAND, "serve", *arguments, "--socket", str(self.socket)]
-        self.process = subprocess.Popen(
-            [*command, "--state-dir", str(self.folder / "state")],
-            env={**clean, **(environment or {})},
-            stderr=self._log,
-        )
+        self._command = [COMMAND, "serve", *arguments, "--socket", str(self.socket)]
+        self.state = state or self.folder / "state"
+        self._command += ["--state-dir", str(self.state)]
+        self._environment = {**clean, **(environment or {})}
+        self.process = self._started()
         if wait:
             try:
                 self.wait_ready()
@@ -101,6 +102,16 @@ class Daemon:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._command, env=self._environment, stderr=self._log)
+
+    def restart(self, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End it with a signal, and start it anew on the same state and sockets."""
+        self.process.send_signal(sign)
+        self.process.wait(STOP_S)
+        self.process = self._started()
+        self.wait_ready()
 
     def wait_ready(self) -> None:
         """Wait until it says that it can answer."""
@@ -124,6 +135,10 @@ class Daemon:
         found = re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log())
         assert found is not None, self.log()
         return int(found[1])
+
+    def tcp(self, timeout: float = 10.0) -> socket.socket:
+        """Open a raw connection over TCP (``--http 127.0.0.1:0``)."""
+        return socket.create_connection(("127.0.0.1", self.http_port()), timeout)
 
     def connect(self, timeout: float = 10.0) -> socket.socket:
         """Open a raw connection to the data socket."""

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edge_runtime.batching import Lane, RowCap, Runnable, Verdict
 from edge_runtime.bundle import Bundle
 from edge_runtime.datatypes import BY_NAME
 from edge_runtime.errors import ModelFailedError
 from edge_runtime.manifest import Manifest, Variant
 from edge_runtime.routing import LoadedVersion
-from edge_runtime.scheduling import RunCost
+from edge_runtime.run_cost import RunCost
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 
 WAIT_S = 10.0
@@ -96,6 +97,24 @@ def known_cost(ns: float, rows: int = 1) -> RunCost:
     return cost
 
 
+def lane(
+    session: Runnable | None = None,
+    *,
+    cost: RunCost | None = None,
+    rows_max: int = 0,
+    signature: Signature = TWO_INPUTS,
+) -> Lane:
+    """Give a version as the scheduler sees it; with ``rows_max``, its requests share runs."""
+    made = Lane(
+        session or FakeSession(),
+        signature,
+        verdict=Verdict(joins=rows_max > 0, reason="the test says so"),
+        cap=RowCap(1e12, rows_max, rows_max) if rows_max else None,
+    )
+    made.cost = cost or made.cost
+    return made
+
+
 def bundle(name: str, version: int, digest: str = "first") -> Bundle:
     """Give a bundle that only the fake loader takes; its digest is its folder's name."""
     return Bundle(Manifest(name=name, version=version, variants=(VARIANT,)), Path(digest))
@@ -111,6 +130,9 @@ class FakeLoader:
         broken: Raised instead, by digest.
         before: Called at the start of each load, on its thread.
         session: Makes the session of each version.
+        sizes: Memory that a version holds once loaded, in bytes, by digest or else by model.
+        expects: What its files let expect, where that is something else.
+        own_bytes: Memory that the process holds without any version.
     """
 
     signature: Signature = TWO_INPUTS
@@ -118,6 +140,9 @@ class FakeLoader:
     broken: dict[str, Exception] = field(default_factory=dict)
     before: Act | None = None
     session: Callable[[], FakeSession] = FakeSession
+    sizes: dict[str, int] = field(default_factory=dict)
+    expects: dict[str, int] = field(default_factory=dict)
+    own_bytes: int = 0
 
     def __call__(self, wanted: Bundle, serving: LoadedVersion | None = None) -> LoadedVersion:
         """Load, unless nothing would change."""
@@ -138,9 +163,26 @@ class FakeLoader:
             variant_reason="the only variant",
             session=self.session(),
             signature=self.signature,
+            size_bytes=self._size(wanted),
         )
         self.loaded.append(version)
         return version
+
+    def expected(self, wanted: Bundle) -> int:
+        """Say what a version will hold, before it was loaded."""
+        digest = wanted.directory.name
+        return self.expects.get(digest, self._size(wanted))
+
+    def held_bytes(self) -> int:
+        """Say what the process holds."""
+        return self.own_bytes + sum(
+            version.size_bytes
+            for version in self.loaded
+            if not self.session_of(version).closed.is_set()
+        )
+
+    def _size(self, wanted: Bundle) -> int:
+        return self.sizes.get(wanted.directory.name, self.sizes.get(wanted.manifest.name, 0))
 
     def session_of(self, version: LoadedVersion) -> FakeSession:
         """Give the fake behind a version."""

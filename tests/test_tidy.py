@@ -22,6 +22,8 @@ OWNERS = {
     "uvloop": {"edge_runtime/daemon.py"},
     "prometheus_client": {"edge_runtime/api/exposition.py"},
     "tqdm": {"edge_runtime/cli"},
+    "sqlite3": {"edge_runtime/cache"},
+    "sqlite_utils": {"edge_runtime/cache/migrations.py", "edge_runtime/cache/inspection.py"},
 }
 
 
@@ -96,4 +98,4 @@ def test_wrong_usage_is_told_without_loading_onnxruntime() -> None:
 
 def test_the_daemon_starts_without_what_only_some_need() -> None:
     modules = _modules_after("import edge_runtime.daemon, edge_runtime.cli.serve")
-    assert not {"prometheus_client", "tqdm", "onnx", "psutil"} & modules
+    assert not {"prometheus_client", "tqdm", "onnx", "psutil", "sqlite3", "sqlite_utils"} & modules

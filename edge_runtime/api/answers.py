@@ -4,6 +4,7 @@ from time import perf_counter_ns, time_ns
 from typing import Final
 
 from edge_runtime import __version__
+from edge_runtime.cache.counters import Counters
 from edge_runtime.catalog import Catalog
 from edge_runtime.metrics import VersionStatistics
 from edge_runtime.protocol import schemas
@@ -34,12 +35,11 @@ def server_metadata() -> schemas.ServerMetadata:
 
 def model_metadata(catalog: Catalog, loaded: LoadedVersion) -> schemas.ModelMetadata:
     """Describe one version of a model (``GET /v2/models/NAME``)."""
-    routes = catalog.table.get(loaded.name)
-    versions = sorted(routes.versions, key=int) if routes else [loaded.version]
     signature = loaded.signature
+    verdict = loaded.lane.verdict
     return schemas.ModelMetadata(
         name=loaded.name,
-        versions=versions,
+        versions=catalog.versions(loaded.name),
         platform=PLATFORM,
         inputs=[_tensor(spec) for spec in signature.inputs],
         outputs=[_tensor(spec) for spec in signature.outputs.values()],
@@ -50,6 +50,9 @@ def model_metadata(catalog: Catalog, loaded: LoadedVersion) -> schemas.ModelMeta
             "variant_reason": loaded.variant_reason,
             "execution_providers": ",".join(loaded.session.providers),
             "runtime": f"onnxruntime {RUNTIME_VERSION}",
+            **({"swap": loaded.swap} if loaded.swap else {}),
+            "batching": f"{'on' if verdict.joins else 'off'}: {verdict.reason}",
+            "batching_rows": str(loaded.lane.cap.rows if verdict.joins else 1),
         },
     )
 
@@ -83,10 +86,19 @@ def model_config(loaded: LoadedVersion) -> schemas.ModelConfig:
     )
 
 
-def model_statistics(loaded: LoadedVersion) -> schemas.ModelStatistics:
-    """Give one version's counters in Triton's shape."""
+def model_statistics(
+    loaded: LoadedVersion, cache: Counters | None = None, *, in_memory: bool = True
+) -> schemas.ModelStatistics:
+    """Give one version's counters in Triton's shape.
+
+    Args:
+        loaded: The version.
+        cache: Counters of its cache, if it has one.
+        in_memory: Whether it holds memory now.
+    """
     counters = loaded.statistics
     runs = counters.compute.count
+    size_bytes = loaded.size_bytes if in_memory else 0
     none = schemas.Duration()
     return schemas.ModelStatistics(
         name=loaded.name,
@@ -101,8 +113,8 @@ def model_statistics(loaded: LoadedVersion) -> schemas.ModelStatistics:
             compute_input=schemas.Duration(runs, counters.input_ns),
             compute_infer=schemas.Duration(runs, counters.compute.ns),
             compute_output=schemas.Duration(runs, counters.output_ns),
-            cache_hit=none,
-            cache_miss=none,
+            cache_hit=schemas.Duration(cache.hits, cache.hit_ns) if cache else none,
+            cache_miss=schemas.Duration(cache.misses, cache.miss_ns) if cache else none,
         ),
         response_stats={},
         batch_stats=[
@@ -114,7 +126,7 @@ def model_statistics(loaded: LoadedVersion) -> schemas.ModelStatistics:
             )
             for rows, tally in sorted(counters.by_rows.items())
         ],
-        memory_usage=[],
+        memory_usage=[schemas.MemoryUsage("CPU", 0, size_bytes)] if size_bytes else [],
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 from edge_runtime.api.exchange import Buffers, Exchange
 from edge_runtime.api.halves import is_gone, peer_of
 from edge_runtime.api.http import Budget, Reception
+from edge_runtime.api.request_log import NoLog
 from edge_runtime.api.timeouts import NEVER, Timeouts
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.settings import Limits
@@ -54,6 +55,8 @@ class Door:
         self.statistics = statistics
         self.timeouts = timeouts
         self.budget = budget
+        #: Notes requests that were answered; may be replaced.
+        self.log = NoLog()
         self.connections: set[Connection] = set()
         self._loop = asyncio.get_running_loop()
         self._writing: list[Connection] = []
@@ -251,8 +254,12 @@ class Connection(Reception):
 
     def answered(self, exchange: Exchange) -> None:
         """Write every answer whose turn has come. ``exchange`` just got its own."""
-        statuses = self._door.statistics.responses
-        statuses[exchange.status] = statuses.get(exchange.status, 0) + 1
+        door = self._door
+        status = exchange.status
+        statuses = door.statistics.responses
+        statuses[status] = statuses.get(status, 0) + 1
+        if status >= door.log.from_status:
+            door.log.note(exchange)
         if exchange.reserved:
             self._release(exchange)
         self._pump()

@@ -2,18 +2,16 @@
 
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from edge_runtime.access import Peer
 from edge_runtime.errors import EdgeRuntimeError, UnavailableError
 from edge_runtime.protocol.codec import JSON_TYPE, Encoded
+from edge_runtime.protocol.messages import InferRequest
 from edge_runtime.protocol.schemas import ErrorBody
 from edge_runtime.protocol.status import status_of
-
-if TYPE_CHECKING:
-    from edge_runtime.protocol.messages import InferRequest
 
 _JOIN_BELOW_BYTES: Final = 65_536  # a copy this size costs less than a second buffer in the loop
 MESSAGE_CHARS_MAX: Final = 1000  # of an error: messages may quote what the caller sent
@@ -38,8 +36,8 @@ class Origin(Protocol):
         ...
 
 
-class Exchange:
-    """One request, and the place where its answer goes.
+class Exchange(msgspec.Struct, eq=False):
+    """One request, and the place where its answer goes. A struct, because it is made so often.
 
     Attributes:
         connection: Where it came from; knows the peer.
@@ -47,43 +45,31 @@ class Exchange:
         target: As sent: path and query, percent-encoded.
         body: The whole body; memory that belongs to this request.
         json_length: ``Inference-Header-Content-Length``, or ``None``.
+        accept: ``Accept``, as sent.
         keep_alive: Whether the connection may go on after the answer.
         is_http_1_0: Whether the client speaks HTTP/1.0.
         lingers: Whether the client may still be sending when the answer is written.
         reserved: Bytes of the budget of bodies that this one holds until it is answered.
         infer: The prediction it waits for, so that it can be cancelled.
+        problem: Why it failed, in words that hold no tensor's values.
         status: Of the answer.
         answer: What to write, once it is there.
     """
 
-    __slots__ = (
-        "answer",
-        "body",
-        "connection",
-        "infer",
-        "is_http_1_0",
-        "json_length",
-        "keep_alive",
-        "lingers",
-        "method",
-        "reserved",
-        "status",
-        "target",
-    )
-
-    def __init__(self, connection: Origin) -> None:
-        self.connection = connection
-        self.method = b"GET"
-        self.target = b""
-        self.body: bytes | memoryview = b""
-        self.json_length: int | None = None
-        self.keep_alive = True
-        self.is_http_1_0 = False
-        self.lingers = False
-        self.reserved = 0
-        self.infer: InferRequest | None = None
-        self.status = 0
-        self.answer: bytes | Buffers | None = None
+    connection: Origin
+    method: bytes = b"GET"
+    target: bytes = b""
+    body: bytes | memoryview = b""
+    json_length: int | None = None
+    accept: bytes = b""
+    keep_alive: bool = True
+    is_http_1_0: bool = False
+    lingers: bool = False
+    reserved: int = 0
+    infer: InferRequest | None = None
+    problem: str = ""
+    status: int = 0
+    answer: bytes | Buffers | None = None
 
     def send(
         self,
@@ -136,12 +122,14 @@ class Exchange:
 
     def error(self, status: int, message: str, headers: Headers = ()) -> None:
         """Answer an error in the one shape all clients read."""
+        self.problem = self.problem or message
         if len(message) > MESSAGE_CHARS_MAX:
             message = message[:MESSAGE_CHARS_MAX] + "…"
         self.send(status, [_json.encode(ErrorBody(message))], headers=headers)
 
     def refused(self, error: EdgeRuntimeError) -> None:
         """Answer with one of our errors."""
+        self.problem = error.loggable
         headers: Headers = ()
         if isinstance(error, UnavailableError) and error.retry_after_s is not None:
             headers = (("Retry-After", str(error.retry_after_s)),)

@@ -1,138 +1,177 @@
-"""The counters as Prometheus text. The library is imported at the first scrape, not before."""
+"""The metric families as Prometheus text or OpenMetrics.
 
-from collections.abc import Iterator
-from time import time
-from typing import TYPE_CHECKING, Final
+The only user of prometheus_client, which is imported at the first scrape and not before. The text
+is made in parts of about a millisecond, so that a scrape of many versions holds nobody up.
+"""
 
-from edge_runtime import __version__
-from edge_runtime.catalog import Catalog
-from edge_runtime.metrics import DURATION_BUCKETS_S, Durations, ServerStatistics
-from edge_runtime.routing import LoadedVersion
-from edge_runtime.session import RUNTIME_VERSION
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from edge_runtime.api import server_metrics, version_metrics
+from edge_runtime.api.metric_family import Family, Histogram, Sample
+from edge_runtime.api.metric_sources import Sources
 
 if TYPE_CHECKING:
-    from prometheus_client.metrics_core import HistogramMetricFamily, Metric
+    from prometheus_client.metrics_core import Metric
 
-CONTENT_TYPE: Final = "text/plain; version=1.0.0; charset=utf-8"
-_NS: Final = 1e9
-_VERSION: Final = ("model", "version")
+LIBRARY: Final = "prometheus_client.openmetrics.exposition"
+_OPENMETRICS: Final = "application/openmetrics-text"
+_TEXT: Final = "text/plain"
+_END: Final = b"# EOF\n"
+_VERSIONS_AT_ONCE: Final = {"histogram": 4}  # and of other kinds
+_VERSIONS_DEFAULT: Final = 64
+
+_Source = TypeVar("_Source")
 
 
-def exposition(catalog: Catalog, server: ServerStatistics) -> bytes:
-    """Render every metric.
+class Format(NamedTuple):
+    """How the metrics are written.
+
+    Attributes:
+        content_type: Media type of the answer.
+        is_openmetrics: Whether it is OpenMetrics and not Prometheus's own text.
+    """
+
+    content_type: str
+    is_openmetrics: bool
+
+
+TEXT: Final = Format(f"{_TEXT}; version=0.0.4; charset=utf-8", is_openmetrics=False)
+OPENMETRICS: Final = Format(f"{_OPENMETRICS}; version=1.0.0; charset=utf-8", is_openmetrics=True)
+
+
+def choose(accept: str) -> Format:
+    """Choose what the scraper likes best.
 
     Args:
-        catalog: The models and their counters.
-        server: The daemon's counters.
+        accept: Its ``Accept`` header; empty: it has no wish.
 
-    Returns:
-        Prometheus text format, UTF-8.
+    Source:
+        RFC 9110 section 12.5.1; other media types are passed over.
     """
-    from prometheus_client import (  # noqa: PLC0415 - 5 MB that nobody needs unscraped
-        CollectorRegistry,
-        ProcessCollector,
-    )
-    from prometheus_client.exposition import generate_latest  # noqa: PLC0415
-
-    class Collector:
-        def collect(self) -> Iterator["Metric"]:
-            yield from _server_metrics(server)
-            yield from _model_metrics(catalog.loaded())
-
-    registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)  # memory, CPU time and descriptors of this process
-    registry.register(Collector())
-    return generate_latest(registry)
+    weights = {_TEXT: 0.0, _OPENMETRICS: 0.0}
+    for each in accept.split(","):
+        media_type, *parameters = (part.strip() for part in each.split(";"))
+        name = media_type.lower()
+        if name in weights:
+            weights[name] = max(weights[name], _weight(parameters))
+    return OPENMETRICS if weights[_OPENMETRICS] > weights[_TEXT] else TEXT
 
 
-def _server_metrics(server: ServerStatistics) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import (  # noqa: PLC0415
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        InfoMetricFamily,
-    )
-
-    yield InfoMetricFamily(
-        "edge_runtime_build",
-        "Versions of the daemon and of ONNX Runtime.",
-        {"version": __version__, "onnxruntime": RUNTIME_VERSION},
-    )
-    yield GaugeMetricFamily(
-        "edge_runtime_start_time_seconds", "When the daemon started, Unix time.", server.started_s
-    )
-    yield GaugeMetricFamily(
-        "edge_runtime_uptime_seconds", "Time since the start.", time() - server.started_s
-    )
-    yield GaugeMetricFamily(
-        "edge_runtime_connections", "Connections open now.", server.connections_open
-    )
-    yield CounterMetricFamily(
-        "edge_runtime_connections_accepted",
-        "Connections accepted since the start.",
-        server.connections_total,
-    )
-    yield CounterMetricFamily(
-        "edge_runtime_connections_refused",
-        "Connections turned away at limits.connections.",
-        server.connections_refused,
-    )
-    responses = CounterMetricFamily(
-        "edge_runtime_http_responses", "Answers by HTTP status.", labels=("status",)
-    )
-    for status, count in sorted(server.responses.items()):
-        responses.add_metric((str(status),), count)
-    yield responses
+def _weight(parameters: Iterable[str]) -> float:
+    for each in parameters:
+        key, _, value = each.partition("=")
+        if key.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
 
 
-def _model_metrics(versions: list[LoadedVersion]) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import (  # noqa: PLC0415
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-    )
-
-    requests = HistogramMetricFamily(
-        "edge_runtime_request_duration_seconds",
-        "Answered requests, from decoded to written.",
-        labels=_VERSION,
-    )
-    queue = HistogramMetricFamily(
-        "edge_runtime_queue_duration_seconds", "Waiting for a run.", labels=_VERSION
-    )
-    compute = HistogramMetricFamily(
-        "edge_runtime_compute_duration_seconds", "Runs of the model.", labels=_VERSION
-    )
-    failures = CounterMetricFamily(
-        "edge_runtime_request_failures",
-        "Failed requests by reason.",
-        labels=(*_VERSION, "reason"),
-    )
-    rows = CounterMetricFamily("edge_runtime_inference_rows", "Rows inferred.", labels=_VERSION)
-    load = GaugeMetricFamily(
-        "edge_runtime_model_load_seconds", "How long the last load took.", labels=_VERSION
-    )
-    leases = GaugeMetricFamily(
-        "edge_runtime_requests_in_flight", "Requests that use the version now.", labels=_VERSION
-    )
-    for version in versions:
-        labels = (version.name, version.version)
-        counters = version.statistics
-        _add(requests, labels, counters.success)
-        _add(queue, labels, counters.queue)
-        _add(compute, labels, counters.compute)
-        for reason, count in sorted(counters.failures.items()):
-            failures.add_metric((*labels, reason), count)
-        rows.add_metric(labels, counters.rows)
-        load.add_metric(labels, version.load_s)
-        leases.add_metric(labels, version.leases)
-    yield from (requests, queue, compute, failures, rows, load, leases)
+def prepare() -> None:
+    """Import the library; it takes a while, so this may be called on another thread."""
+    import_module(LIBRARY)
 
 
-def _add(family: "HistogramMetricFamily", labels: tuple[str, str], durations: Durations) -> None:
-    total = 0
+def exposition(sources: Sources, form: Format = TEXT) -> bytes:
+    """Write every metric at once; ``parts`` does it step by step."""
+    return b"".join(parts(sources, form))
+
+
+def parts(sources: Sources, form: Format = TEXT) -> Iterator[bytes]:
+    """Write every metric.
+
+    Args:
+        sources: Where the numbers are.
+        form: How to write them.
+
+    Yields:
+        UTF-8 text; together the whole of it.
+    """
+    from prometheus_client import ProcessCollector, exposition  # noqa: PLC0415 - see above
+    from prometheus_client.openmetrics import exposition as openmetrics  # noqa: PLC0415
+    from prometheus_client.registry import Collector  # noqa: PLC0415
+
+    class One(Collector):
+        def __init__(self, metric: "Metric") -> None:
+            self._metric = metric
+
+        def collect(self) -> Iterable["Metric"]:
+            return (self._metric,)
+
+    def encode(metric: "Metric", *, is_first: bool) -> bytes:
+        if form.is_openmetrics:
+            written: bytes = openmetrics.generate_latest(One(metric))  # type: ignore[no-untyped-call]
+            text = written.removesuffix(_END)
+        else:
+            text = exposition.generate_latest(One(metric))
+        return text if is_first else _without_head(text)
+
+    for metric in ProcessCollector(registry=None).collect():  # memory, CPU time, descriptors
+        yield encode(metric, is_first=True)
+    for of_server in server_metrics.FAMILIES:
+        yield encode(_metric(of_server, of_server.read(sources)), is_first=True)
+    versions = sources.versions()
+    for family in version_metrics.FAMILIES:
+        remaining = iter(versions)
+        is_first = True
+        while True:
+            some = list(islice(remaining, _VERSIONS_AT_ONCE.get(family.kind, _VERSIONS_DEFAULT)))
+            if not (some or is_first):
+                break
+            samples = (sample for version in some for sample in family.read(version))
+            yield encode(_metric(family, samples), is_first=is_first)
+            is_first = False
+    if form.is_openmetrics:
+        yield _END
+
+
+def _without_head(text: bytes) -> bytes:
+    """Take off what stands once above the samples of a family."""
+    start = 0
+    while text.startswith(b"# ", start):
+        start = text.index(b"\n", start) + 1
+    return text[start:]
+
+
+def _metric(family: Family[_Source], samples: Iterable[Sample]) -> "Metric":
+    from prometheus_client import metrics_core  # noqa: PLC0415
+
+    name, labels, unit = family.base_name, family.labels, family.unit
+    metric: Metric
+    if family.kind == "histogram":
+        histogram = metric = metrics_core.HistogramMetricFamily(
+            name, family.help, labels=labels, unit=unit
+        )
+        for each in samples:
+            assert isinstance(each.value, Histogram)  # noqa: S101 - the tables say so
+            histogram.add_metric(each.labels, _cumulative(each.value), each.value.total)
+        return metric
+    if family.kind == "info":
+        info = metric = metrics_core.InfoMetricFamily(name, family.help, labels=())
+        for each in samples:
+            info.add_metric((), dict(zip(labels, each.labels, strict=True)))
+        return metric
+    make = (
+        metrics_core.CounterMetricFamily
+        if family.kind == "counter"
+        else metrics_core.GaugeMetricFamily
+    )
+    single = metric = make(name, family.help, labels=labels, unit=unit)
+    for each in samples:
+        assert not isinstance(each.value, Histogram)  # noqa: S101 - the tables say so
+        single.add_metric(each.labels, each.value)
+    return metric
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    """Turn counts per bucket into Prometheus's, each of which holds the ones below it."""
     buckets: list[tuple[str, float]] = []
-    for bound, count in zip(DURATION_BUCKETS_S, durations.buckets, strict=False):
+    total = 0
+    for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
         total += count
-        buckets.append((f"{bound:.6f}", float(total)))
-    buckets.append(("+Inf", float(durations.count)))
-    family.add_metric(labels, buckets, durations.ns / _NS)
+        buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), float(total)))
+    return buckets

@@ -6,13 +6,14 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edge_runtime.api import answers
 from edge_runtime.api.exchange import Exchange
-from edge_runtime.api.exposition import CONTENT_TYPE, exposition
+from edge_runtime.api.metric_sources import Sources
+from edge_runtime.api.scraping import scrape
 from edge_runtime.catalog import Catalog
 from edge_runtime.errors import (
     EdgeRuntimeError,
@@ -26,7 +27,11 @@ from edge_runtime.metrics import ServerStatistics
 from edge_runtime.protocol import schemas
 from edge_runtime.protocol.codec import decode_request, encode_response
 from edge_runtime.protocol.messages import InferResponse
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.settings import Limits
+
+if TYPE_CHECKING:
+    from edge_runtime.cache.predictions import PredictionCache
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +60,27 @@ class Handlers:
     ) -> None:
         self._catalog = catalog
         self._inference = inference
-        self._statistics = statistics
+        #: The prediction cache, for ``cache_door``.
+        self.cache: PredictionCache | None = None
+        #: Where the metrics are read.
+        self.sources = Sources(catalog, statistics)
         self._reload = reload
         self.limits = limits
+        #: The model of requests that name none (``api/compat``); empty: the only one.
+        self.default_model = ""
         self._tasks: set[asyncio.Task[None]] = set()
         #: Whether models are in place; before that ``ready`` says no.
         self.is_ready = False
+
+    @property
+    def catalog(self) -> Catalog:
+        """The models, for the doors in ``api/compat``."""
+        return self._catalog
+
+    @property
+    def inference(self) -> Inference:
+        """What answers predictions, for the doors in ``api/compat``."""
+        return self._inference
 
     # -- predictions ---------------------------------------------------------------------------
 
@@ -109,31 +129,52 @@ class Handlers:
 
     def metadata(self, exchange: Exchange, names: Names) -> None:
         """Describe a model."""
-        loaded = self._catalog.peek(names["name"], names.get("version", ""))
-        exchange.json(answers.model_metadata(self._catalog, loaded))
+        self._described(
+            exchange, names, lambda loaded: answers.model_metadata(self._catalog, loaded)
+        )
 
     def model_ready(self, exchange: Exchange, names: Names) -> None:
         """Say whether a model can answer."""
-        self._catalog.peek(names["name"], names.get("version", ""))
+        self._catalog.check_ready(names["name"], names.get("version", ""))
         exchange.json(schemas.ModelReady(names["name"], ready=True))
 
     def config(self, exchange: Exchange, names: Names) -> None:
         """Describe a model in the words of Triton's configuration."""
-        loaded = self._catalog.peek(names["name"], names.get("version", ""))
-        exchange.json(answers.model_config(loaded))
+        self._described(exchange, names, answers.model_config)
+
+    def _described(
+        self, exchange: Exchange, names: Names, answer: Callable[[LoadedVersion], object]
+    ) -> None:
+        """Answer with what is known of a version; one that was never in memory is loaded."""
+
+        def then(found: LoadedVersion | EdgeRuntimeError) -> None:
+            if isinstance(found, EdgeRuntimeError):
+                exchange.refused(found)
+            else:
+                exchange.json(answer(found))
+
+        self._inference.check_caller(names["name"], exchange.connection.peer)
+        self._catalog.describe(names["name"], names.get("version", ""), then)
 
     def statistics(self, exchange: Exchange, names: Names) -> None:
         """Count what one version, one model or every model did."""
-        loaded = self._catalog.loaded()
+        loaded = self._catalog.counted()
         if names:
-            version = names.get("version", "")
-            self._catalog.peek(names["name"], version)
-            loaded = [
-                each
-                for each in loaded
-                if each.name == names["name"] and version in {"", each.version}
-            ]
-        exchange.json(schemas.Statistics([answers.model_statistics(each) for each in loaded]))
+            name, version = names["name"], names.get("version", "")
+            self._catalog.check_ready(name, version)
+            if version:
+                last = self._catalog.last_known(name, version)
+                loaded = [] if last is None else [last]
+            else:
+                loaded = [each for each in loaded if each.name == name]
+        exchange.json(schemas.Statistics([self._statistics(each) for each in loaded]))
+
+    def _statistics(self, version: LoadedVersion) -> schemas.ModelStatistics:
+        """Count what one version did, which may not be in memory any more."""
+        cache = self.sources.cache_counters(version.name, version.version)
+        routes = self._catalog.table.get(version.name)
+        in_memory = routes is not None and routes.versions.get(version.version) is version
+        return answers.model_statistics(version, cache, in_memory=in_memory)
 
     def index(self, exchange: Exchange, names: Names) -> None:
         """List every version known."""
@@ -145,8 +186,13 @@ class Handlers:
         exchange.json(answers.index(self._catalog, only_ready=wanted.ready))
 
     def metrics(self, exchange: Exchange, _: Names) -> None:
-        """Give the counters as Prometheus text."""
-        exchange.send(200, [exposition(self._catalog, self._statistics)], CONTENT_TYPE)
+        """Give the counters as Prometheus text, or as OpenMetrics."""
+
+        async def answer() -> None:
+            text, content_type = await scrape(self.sources, exchange.accept.decode("latin-1"))
+            exchange.send(200, [text], content_type)
+
+        self._later(exchange, answer())
 
     def nothing(self, exchange: Exchange, _: Names) -> None:
         """Answer that all is done."""
@@ -176,7 +222,7 @@ class Handlers:
         self._later(exchange, self._catalog.unload(names["name"]))
 
     def _later(self, exchange: Exchange, work: Awaitable[None]) -> None:
-        """Answer when slow work is done; the work goes on if the client leaves."""
+        """Answer when slow work is done, if it has not; it goes on if the client leaves."""
 
         async def run() -> None:
             try:
@@ -187,7 +233,8 @@ class Handlers:
                 _log.exception("a change failed in a way nobody foresaw")
                 exchange.error(500, "the daemon failed to do this; its log says why")
             else:
-                exchange.send(200, [b"{}"])
+                if exchange.answer is None:
+                    exchange.send(200, [b"{}"])
 
         task = asyncio.get_running_loop().create_task(run())
         self._tasks.add(task)

@@ -14,9 +14,10 @@ TRANSFER_ENCODING: Final = b"transfer-encoding"
 CONTENT_ENCODING: Final = b"content-encoding"
 EXPECT: Final = b"expect"
 JSON_LENGTH: Final = b"inference-header-content-length"
+ACCEPT: Final = b"accept"
 #: The headers that matter here; all others are passed over.
 READ: Final = frozenset(
-    {HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING, EXPECT, JSON_LENGTH}
+    {HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING, EXPECT, JSON_LENGTH, ACCEPT}
 )
 
 DIGITS_MAX: Final = 19  # of a size: more is no size, and int() raises from 4301 on

@@ -200,6 +200,8 @@ class Reception(Half):
             self._content_length = int(headers[head.CONTENT_LENGTH])
         if head.JSON_LENGTH in headers:
             exchange.json_length = int(headers[head.JSON_LENGTH])
+        if head.ACCEPT in headers:
+            exchange.accept = headers[head.ACCEPT]
         self._expects = head.EXPECT in headers and not exchange.is_http_1_0
 
     def _repeated(self, key: bytes, value: bytes) -> None:

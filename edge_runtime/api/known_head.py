@@ -21,6 +21,7 @@ class KnownHead(NamedTuple):
         method: As in ``Exchange``.
         target: As in ``Exchange``.
         json_length: As in ``Exchange``.
+        accept: As in ``Exchange``.
     """
 
     head: bytes
@@ -28,6 +29,7 @@ class KnownHead(NamedTuple):
     method: bytes
     target: bytes
     json_length: int | None
+    accept: bytes
 
     @classmethod
     def of(cls, data: memoryview, exchange: Exchange) -> Self | None:
@@ -44,7 +46,14 @@ class KnownHead(NamedTuple):
         # them are line ends, the head seems to have two ends; as does one with blank lines before.
         is_certain = head.endswith(_END) and head.find(_END) + len(_END) == len(head)
         if is_certain and head[:1] != b"\r" and exchange.body == data[head_bytes:]:
-            return cls(head, len(data), exchange.method, exchange.target, exchange.json_length)
+            return cls(
+                head,
+                len(data),
+                exchange.method,
+                exchange.target,
+                exchange.json_length,
+                exchange.accept,
+            )
         return None
 
     def fill(self, exchange: Exchange, data: memoryview) -> None:
@@ -52,4 +61,5 @@ class KnownHead(NamedTuple):
         exchange.method = self.method
         exchange.target = self.target
         exchange.json_length = self.json_length
+        exchange.accept = self.accept
         exchange.body = bytes(data[len(self.head) :])

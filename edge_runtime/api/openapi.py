@@ -83,11 +83,12 @@ def _operation(route: Route, door: str, schema_of: dict[Any, dict[str, Any]]) ->
         operation["parameters"] = parameters
     if route.request is not None:
         is_infer = route.path.endswith("/infer")
+        is_prediction = is_infer or route.path.endswith("predict")
         content = {_JSON: {"schema": schema_of[route.request]}}
         if is_infer:
             content |= _BINARY
             response["content"] |= _BINARY
-        operation["requestBody"] = {"required": is_infer, "content": content}
+        operation["requestBody"] = {"required": is_prediction, "content": content}
     return operation
 
 

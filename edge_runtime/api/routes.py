@@ -117,5 +117,7 @@ def _pattern(path: str) -> re.Pattern[str]:
     text = text.replace(r"\{name\}", "(?P<name>[^/]+)")
     text = text.replace(r"\{repository\}", "(?P<repository>[^/]+)")
     text = text.replace(r"\{region\}", "(?P<region>[^/]+)")
-    text = text.replace(r"\{version\}", "(?P<version>[0-9]+)")
+    text = text.replace(r"\{version\}", "(?P<version>[0-9]+|[A-Za-z][A-Za-z0-9_.-]*)")
+    text = text.replace(r"\{label\}", "(?P<label>[^/:]+)")
+    text = text.replace(r"\{verb\}", "(?P<verb>classify|regress)")
     return re.compile(text)

@@ -17,7 +17,9 @@ def add_all(commands: _Commands) -> None:
     _add_predict(commands)
     _add_models(commands)
     _add_status(commands)
+    _add_top(commands)
     _add_bench(commands)
+    _add_cache(commands)
 
 
 def _command(commands: _Commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
@@ -172,6 +174,34 @@ def _add_status(commands: _Commands) -> None:
     _client_options(parser)
 
 
+def _add_top(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "top",
+        "Show what the daemon does, live: the busiest models first.",
+        "examples:\n"
+        "  edge-runtime top\n"
+        "  edge-runtime top -n 5 --socket http://127.0.0.1:8000\n"
+        "  edge-runtime top --once --json | jq '.versions[] | {model, requests_per_s}'\n\n"
+        "Each line is one version of a model, over the last interval: answered and failed\n"
+        "requests a second, the time in which half (P50) and 99 of 100 (P99) were answered, mean\n"
+        "time in the queue, rows of a run, answers from the cache, memory, requests under way.\n"
+        "P50 and P99 are estimates: only buckets that double in size are counted. ASLEEP is not\n"
+        "in memory, and is loaded when asked. CPU is of one core.\n\n"
+        "Ctrl-C ends it with 130. If the daemon goes away it is looked for until it is back.",
+    )
+    parser.add_argument(
+        "-n",
+        "--interval",
+        metavar="S",
+        type=_positive_seconds,
+        default=2.0,
+        help="seconds between two looks (default: 2)",
+    )
+    parser.add_argument("--once", action="store_true", help="look over one interval, then end")
+    _client_options(parser)
+
+
 def _add_bench(commands: _Commands) -> None:
     parser = _command(
         commands,
@@ -221,6 +251,50 @@ def _add_bench(commands: _Commands) -> None:
         "--json-body", action="store_true", help="send tensors as JSON instead of raw bytes"
     )
     _client_options(parser)
+
+
+def _add_cache(commands: _Commands) -> None:
+    parser = _command(
+        commands,
+        "cache",
+        "Look into the prediction cache, clear it, or export what it keeps.",
+        "examples:\n"
+        "  edge-runtime cache stats\n"
+        "  edge-runtime cache stats --state-dir /var/lib/edge-runtime --json\n"
+        "  edge-runtime cache clear --model digits\n"
+        "  edge-runtime cache export --model digits --csv -o digits.csv\n"
+        "  edge-runtime cache export --with-outputs | jq -c '[.created, .outputs.scores.data]'\n\n"
+        "It works with the daemon running or not. The file is the running daemon's, unless\n"
+        "--state-dir says otherwise. `clear` without --model removes the file, damaged ones that\n"
+        "were put aside too. `export` writes one JSON object a line; outputs only if asked for.\n"
+        "Inputs are not there at all: of a question only a digest is kept.",
+    )
+    parser.add_argument("action", choices=("stats", "clear", "export"), help="what to do")
+    parser.add_argument("--state-dir", metavar="D", type=_not_empty, help="state directory")
+    parser.add_argument(
+        "--socket",
+        metavar="P",
+        type=_not_empty,
+        help="the daemon's admin socket (default: $EDGE_RUNTIME_ADMIN_SOCKET, else this user's "
+        f"{ADMIN_SOCKET_NAME})",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_positive_seconds,
+        help="seconds until a request is given up (default: 30)",
+    )
+    parser.add_argument("--model", metavar="NAME", default="", help="this model only")
+    parser.add_argument("--json", action="store_true", help="stats: print JSON")
+    parser.add_argument(
+        "--csv", action="store_true", help="export: write CSV instead of JSON lines"
+    )
+    parser.add_argument(
+        "--with-outputs", action="store_true", help="export: the outputs of every answer too"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="", help="export: write here, for its owner only"
+    )
 
 
 def _not_empty(text: str) -> str:

@@ -17,7 +17,7 @@ from edge_runtime.locations import (
     ADMIN_SOCKET_NAME,
     RUNTIME_SOCKET_NAME,
     default_socket_directory,
-    default_state_directory,
+    state_directory,
     temporary_directory,
 )
 from edge_runtime.settings import Config
@@ -58,8 +58,7 @@ def resolved(settings: Config, environment: Mapping[str, str]) -> Config:
         folder = default_socket_directory(environment, os.getuid(), temporary)
         runtime = folder / RUNTIME_SOCKET_NAME
     admin = sockets.admin or str(runtime.with_name(ADMIN_SOCKET_NAME))
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's fails where there is none
-    state = settings.state_dir or str(default_state_directory(environment, home))
+    state = str(state_directory(settings.state_dir, environment))
     cpus = usable_cpus()
     return msgspec.structs.replace(
         settings,

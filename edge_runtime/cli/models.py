@@ -8,7 +8,7 @@ from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.terminal import connect, print_json, say, table
 from edge_runtime.client import Client
 from edge_runtime.errors import ModelNotFoundError, TransportError, UnavailableError
-from edge_runtime.protocol.schemas import IndexEntry, TensorMetadata
+from edge_runtime.protocol.schemas import LOADS_WHEN_ASKED, IndexEntry, TensorMetadata
 
 READY = "READY"
 
@@ -21,7 +21,7 @@ class Row(msgspec.Struct):
         version: Empty while none is known.
         state: As in the repository index.
         reason: Why it is not ready.
-        inputs: What it takes; empty while it is not loaded, and on the admin socket.
+        inputs: What it takes; empty while it is not in memory, and on the admin socket.
         outputs: What it gives; empty likewise.
     """
 
@@ -31,6 +31,7 @@ class Row(msgspec.Struct):
     reason: str
     inputs: list[TensorMetadata] = []
     outputs: list[TensorMetadata] = []
+    properties: dict[str, str] = {}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -53,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _row(client: Client, entry: IndexEntry) -> Row:
     row = Row(entry.name, entry.version, entry.state, entry.reason)
-    if entry.state == READY:
+    # To be described, a model that loads when asked would have to be loaded.
+    if entry.state == READY and not entry.reason.startswith(LOADS_WHEN_ASKED):
         try:
             metadata = client.model_metadata(entry.name, entry.version)
         except TransportError:
@@ -64,6 +66,7 @@ def _row(client: Client, entry: IndexEntry) -> Row:
             row.state, row.reason = "UNAVAILABLE", error.message  # unloaded since the index
         else:
             row.inputs, row.outputs = metadata.inputs, metadata.outputs
+            row.properties = metadata.properties
     return row
 
 

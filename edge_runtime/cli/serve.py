@@ -13,7 +13,7 @@ from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.config import load
 from edge_runtime.errors import ConfigError
 from edge_runtime.repository import parse_model_argument
-from edge_runtime.settings import Config, Http, Log, Model
+from edge_runtime.settings import Config, Http, Model
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ def resolve(given: ServeOptions) -> Config:
             named.add(name)
             # The file's other settings of this model stay.
             models[name] = msgspec.structs.replace(models.get(name, Model()), path=str(path))
+    log = settings.log
+    if given.log_format:
+        log = msgspec.structs.replace(log, format=given.log_format)
     sockets = settings.sockets
     if given.socket:
         sockets = msgspec.structs.replace(sockets, runtime=given.socket)
@@ -93,5 +96,5 @@ def resolve(given: ServeOptions) -> Config:
         sockets=sockets,
         http=Http(given.http) if given.http else settings.http,
         state_dir=given.state_dir or settings.state_dir,
-        log=Log(given.log_format, settings.log.level) if given.log_format else settings.log,
+        log=log,
     )

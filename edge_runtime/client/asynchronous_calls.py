@@ -147,6 +147,14 @@ class AsynchronousCalls(ABC):
         """
         return await self._perform(calls.statistics(model, version), timeout_s)
 
+    async def metrics(self, *, timeout_s: float | None = None) -> str:
+        """Ask for every counter of the daemon, as Prometheus text.
+
+        Raises:
+            UnavailableError: The daemon cannot be reached.
+        """
+        return await self._perform(calls.metrics(), timeout_s)
+
     async def index(
         self, *, only_ready: bool = False, timeout_s: float | None = None
     ) -> list[schemas.IndexEntry]:

@@ -196,6 +196,14 @@ class BlockingCalls(ABC):
         """
         return self._perform(calls.statistics(model, version), timeout_s)
 
+    def metrics(self, *, timeout_s: float | None = None) -> str:
+        """Ask for every counter of the daemon, as Prometheus text.
+
+        Raises:
+            UnavailableError: The daemon cannot be reached.
+        """
+        return self._perform(calls.metrics(), timeout_s)
+
     def index(
         self, *, only_ready: bool = False, timeout_s: float | None = None
     ) -> list[schemas.IndexEntry]:

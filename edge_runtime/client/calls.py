@@ -198,6 +198,11 @@ def statistics(model: str = "", version: Version = "") -> Call[schemas.Statistic
     return Call("GET", f"{path}/stats", _struct(schemas.Statistics))
 
 
+def metrics() -> Call[str]:
+    """Ask for the metrics."""
+    return Call("GET", "/metrics", _text)
+
+
 def index(*, only_ready: bool) -> Call[list[schemas.IndexEntry]]:
     """Ask for every version known."""
     body = msgspec.json.encode(schemas.IndexRequest(ready=only_ready))
@@ -220,6 +225,16 @@ def unload(model: str) -> Call[None]:
         InvalidRequestError: The name is not acceptable.
     """
     return Call("POST", f"/v2/repository/models/{_quoted(model)}/unload", _nothing)
+
+
+def document(target: str, kind: type[T]) -> Call[T]:
+    """Ask for JSON of a known form at a path that this module has no name for."""
+    return Call("GET", target, _struct(kind))
+
+
+def change(target: str, body: bytes) -> Call[None]:
+    """Ask for a change at a path that this module has no name for."""
+    return Call("POST", target, _nothing, (body,))
 
 
 def prediction(answer: Answer) -> Prediction:
@@ -278,6 +293,13 @@ def _success(answer: Answer) -> Answer:
 
 def _nothing(answer: Answer) -> None:
     _success(answer)
+
+
+def _text(answer: Answer) -> str:
+    try:
+        return bytes(_success(answer).body).decode()
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"the server's answer cannot be read: {error}") from error
 
 
 def _yes_or_no(answer: Answer) -> bool:

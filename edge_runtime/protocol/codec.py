@@ -43,7 +43,7 @@ _request_decoder = msgspec.json.Decoder(InferRequestBody)
 _encode: Final = msgspec.json.Encoder().encode
 # Stateful or transport features whose silent loss would give a wrong answer.
 _ASK_FOR_BINARY: Final = 'ask for binary ("parameters": {"binary_data": true})'
-_REFUSED: Final = ("sequence_id", "sequence_start", "sequence_end")
+_REFUSED: Final = frozenset({"sequence_id", "sequence_start", "sequence_end"})
 
 
 class Encoded(NamedTuple):
@@ -121,9 +121,10 @@ def encode_response(response: InferResponse) -> Encoded:
     """
     outputs = []
     parts: list[bytes | memoryview] = []
-    for name, datatype, array, binary in response.outputs:
+    for tensor in response.outputs:
+        name, datatype, array = tensor.name, tensor.datatype, tensor.array
         output = InferOutput(name, datatype.name, array.shape)
-        if binary:
+        if tensor.binary:
             data = to_buffer(datatype, array)
             parts.append(data)
             output.parameters = {"binary_data_size": len(data)}
@@ -145,9 +146,10 @@ def encode_response(response: InferResponse) -> Encoded:
     )
     # JSON has no NaN and no infinity; msgspec writes null for both.
     if b"null" in text:
-        for name, datatype, array, binary in response.outputs:
-            if not binary:
-                _refuse_non_finite(f"output {name!r}", datatype, array, _ASK_FOR_BINARY)
+        for tensor in response.outputs:
+            if not tensor.binary:
+                what = f"output {tensor.name!r}"
+                _refuse_non_finite(what, tensor.datatype, tensor.array, _ASK_FOR_BINARY)
     if not parts:
         return Encoded([text], None)
     parts.insert(0, text)
@@ -309,8 +311,8 @@ def _decode_outputs(
 
 
 def _apply_parameters(request: InferRequest, parameters: _Parameters) -> None:
-    for name in _REFUSED:
-        if parameters.get(name):
+    for name, value in parameters.items():  # one or two as a rule: fewer than what is refused
+        if value and name in _REFUSED:
             raise UnsupportedError(f"parameter {name!r}: sequences are not served here")
     request.binary_outputs = _flag(parameters, "binary_data_output", "the request", default=False)
     request.priority = _count(parameters, "priority")

@@ -1,7 +1,8 @@
 """What a prediction is, whichever door it came through."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from edge_runtime.access import NOBODY, Peer
 from edge_runtime.datatypes import Datatype
@@ -24,9 +25,26 @@ class RequestedOutput(NamedTuple):
     classes: int = 0
 
 
-@dataclass(slots=True)
-class InferRequest:
-    """One request for a prediction.
+class Spent(NamedTuple):
+    """What a prediction took, for the log; only where somebody will read it.
+
+    Attributes:
+        version: The version that it was; empty: it came to none.
+        received: When it was here, in monotonic nanoseconds.
+        rows: Its rows; ``None``: it was never to run.
+        queue_ns: Time that it waited for its run, in nanoseconds.
+        compute_ns: Time of its run, which others may have shared.
+    """
+
+    version: str
+    received: int
+    rows: int | None = None
+    queue_ns: int = 0
+    compute_ns: int = 0
+
+
+class InferRequest(msgspec.Struct):
+    """One request for a prediction. A struct, because one is made for every request.
 
     Attributes:
         model_name: Model asked for.
@@ -40,12 +58,13 @@ class InferRequest:
         timeout_us: If above 0, microseconds after which it must not be run any more.
         cancelled: Set when the client is gone: what has not started need not start.
         caller: Who asks, as the kernel says.
+        spent: What it took, once it is about to be answered with an error, or if that is wanted.
     """
 
     model_name: str = ""
     model_version: str = ""
     id: str = ""
-    inputs: dict[str, Tensor] = field(default_factory=dict)
+    inputs: dict[str, Tensor] = {}
     outputs: tuple[RequestedOutput, ...] | None = None
     binary_outputs: bool = False
     raw_input: memoryview | bytes | None = None
@@ -53,9 +72,10 @@ class InferRequest:
     timeout_us: int = 0
     cancelled: bool = False
     caller: Peer = NOBODY
+    spent: Spent | None = None
 
 
-class OutputTensor(NamedTuple):
+class OutputTensor(msgspec.Struct):
     """An output on its way to the caller."""
 
     name: str
@@ -64,8 +84,7 @@ class OutputTensor(NamedTuple):
     binary: bool
 
 
-@dataclass(slots=True)
-class InferResponse:
+class InferResponse(msgspec.Struct):
     """One prediction.
 
     Attributes:
@@ -80,4 +99,4 @@ class InferResponse:
     model_version: str
     id: str
     outputs: list[OutputTensor]
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = {}

@@ -5,7 +5,7 @@ from them. Fields and their order are the protocol's (reference: inference_rest.
 extension documents); unknown fields of a request are ignored, as every server does.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -166,6 +166,10 @@ class Statistics(msgspec.Struct):
     """``GET /v2/models/stats`` and its narrower forms."""
 
     model_stats: list[ModelStatistics]
+
+
+#: How the reason of a version begins that is READY and not in memory: asking for it loads it.
+LOADS_WHEN_ASKED: Final = "not in memory; loads when asked"
 
 
 class IndexEntry(msgspec.Struct, omit_defaults=True):

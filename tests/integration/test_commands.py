@@ -379,7 +379,7 @@ def test_bench_shows_its_progress_on_a_terminal(digits: Daemon) -> None:
     assert "bench digits" not in output
 
 
-@pytest.mark.parametrize("command", ["predict", "models", "status", "bench"])
+@pytest.mark.parametrize("command", ["predict", "models", "status", "bench", "cache"])
 def test_help_has_examples(command: str) -> None:
     done = _run(command, "--help")
     assert done.returncode == 0
@@ -388,7 +388,7 @@ def test_help_has_examples(command: str) -> None:
 
 def test_the_commands_load_no_onnxruntime() -> None:
     commands = ", ".join(
-        f"edge_runtime.cli.{name}" for name in ("predict", "models", "status", "bench")
+        f"edge_runtime.cli.{name}" for name in ("predict", "models", "status", "bench", "cache")
     )
     code = f"import sys, {commands}; print('onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

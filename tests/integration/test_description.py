@@ -24,7 +24,7 @@ pytestmark = pytest.mark.integration
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     root = tmp_path_factory.mktemp("repository")
     write_repository(root)
-    with daemon(str(root)) as running:
+    with daemon(str(root), environment={"EDGE_RUNTIME__DEFAULT_MODEL": "FP32"}) as running:
         yield running
 
 
@@ -94,7 +94,8 @@ def test_statistics_count_every_request_once(served: Daemon) -> None:
         assert stats[kind]["count"] - before["inference_stats"][kind]["count"] == count, kind
     assert stats["cache_hit"] == stats["cache_miss"] == {"count": 0, "ns": 0}
     parts = ("compute_input", "queue", "compute_infer", "compute_output")
-    assert stats["success"]["ns"] == sum(stats[part]["ns"] for part in parts)
+    # A run's output part ends when all who shared it were answered: a little after each of them.
+    assert 0 < stats["success"]["ns"] <= sum(stats[part]["ns"] for part in parts)
     assert {batch["batch_size"] for batch in after["batch_stats"]} >= {1, 3}
     every = served.request("GET", "/v2/models/stats").json()["model_stats"]
     assert len(every) == MODELS
@@ -179,6 +180,10 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "/v2/models/{name}/infer": {"inputs": [GOOD]},
     "/v2/models/{name}/versions/{version}/infer": {"inputs": [GOOD]},
     "/v2/repository/index": {"ready": True},
+    "/v1/models/{name}:predict": {"instances": [[1, 2]]},
+    "/v1/models/{name}/versions/{version}:predict": {"inputs": [[1, 2]]},
+    "/v1/models/{name}/labels/{label}:predict": {"instances": [{"x": [1, 2]}]},
+    "/predict": {"features": [1, 2]},
 }
 
 
@@ -188,8 +193,9 @@ def test_answers_are_what_openapi_says(served: Daemon, document: dict[str, Any])
         content = operation["responses"]["200"].get("content")
         if content is None or "{repository}" in path:
             continue
-        target = path.format(name="FP32", version="1")
-        answer = served.request(method.upper(), target, REQUESTS.get(path))
+        target = path.format(name="FP32", version="1", label="latest")
+        admin = "admin" in operation["tags"]
+        answer = served.request(method.upper(), target, REQUESTS.get(path), admin=admin)
         assert answer.status == 200, path
         schema = {**content["application/json"]["schema"], "components": document["components"]}
         jsonschema.validate(answer.json(), schema, jsonschema.Draft202012Validator)

@@ -117,7 +117,7 @@ def test_a_refusal_is_said_once_whatever_follows_it(daemon: Daemon) -> None:
         ("GET", "/v2/models/unknown", 404, "'unknown'"),
         ("POST", "/v2/models/unknown/infer", 404, "'unknown'"),
         ("POST", "/v2/models/m/versions/7/infer", 404, "'7'"),
-        ("GET", "/v2/models/m/versions/one", 404, "/versions/one"),
+        ("GET", "/v2/models/m/versions/one", 404, "no version 'one'"),
         ("GET", "/v2/models/m/versions/1/../../..", 404, ".."),
         ("GET", PATH, 405, "POST"),
         ("POST", "/v2/health/live", 405, "GET, HEAD"),

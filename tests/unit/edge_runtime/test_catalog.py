@@ -117,7 +117,7 @@ async def test_loading_is_off_the_path_of_requests(catalog: Catalog, loader: Fak
     gate = loader.before = Gate()
     task = asyncio.create_task(serve(catalog, 2))
     await asyncio.sleep(0)
-    assert gate.arrived()  # the loader thread is busy; the loop is not
+    assert await asyncio.to_thread(gate.arrived)  # the loader thread is busy; the loop is not
     assert states(catalog) == {"1": "READY", "2": "LOADING"}
     leased = catalog.lease("m")
     assert leased.version == "1"

@@ -108,3 +108,35 @@ def test_what_is_given_stays() -> None:
     assert settings.state_dir == "/s"
     assert (settings.sockets.runtime, settings.sockets.admin) == ("/a/r.sock", "/a/admin.sock")
     assert (settings.engine.intra_op_threads, settings.engine.pool_threads) == (91, 92)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"load": "always", "idle_unload_s": 5}, 'load = "always" keeps the model in memory'),
+        ({"load": "never"}, "models.m.load"),
+        ({"idle_unload_s": -1}, "models.m.idle_unload_s"),
+        ({"aliases": {"1": 1}}, "'1' is not a name for a version"),
+        ({"aliases": {"1st": 1}}, "'1st' is not a name for a version"),
+        ({"aliases": {"a/b": 1}}, "'a/b' is not a name for a version"),
+        ({"aliases": {"": 1}}, "'' is not a name for a version"),
+        ({"aliases": {"latest": 1}}, "'latest' is the highest version"),
+        ({"aliases": {"good": 0}}, "models.m.aliases.good: 0 is no version"),
+        ({"aliases": {"good": "2"}}, "models.m.aliases"),
+    ],
+)
+def test_impossible_residency_and_names_of_versions_are_refused_with_the_key(
+    model: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse({"models": {"m": model}}, "the test")
+    assert said in refused.value.message
+    assert "models.m" in refused.value.message
+
+
+def test_names_of_versions_and_residency_are_taken() -> None:
+    model = {"load": "request", "idle_unload_s": 60, "aliases": {"stable": 2, "v1.0-rc": 1}}
+    raw = {"models": {"m": model}, "engine": {"memory_budget_bytes": 10**9}}
+    settings = parse(raw, "the test")
+    assert settings.models["m"].aliases == {"stable": 2, "v1.0-rc": 1}
+    assert settings.engine.memory_budget_bytes == 10**9

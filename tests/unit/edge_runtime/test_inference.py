@@ -1,13 +1,14 @@
 """The request path: every way out answers once, counts once and gives the lease back."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
+from edge_runtime.access import Peer
 from edge_runtime.catalog import Catalog
 from edge_runtime.datatypes import BY_NAME, BYTES, Datatype
 from edge_runtime.errors import (
@@ -26,7 +27,7 @@ from edge_runtime.tensors import VARIABLE, Array, Signature, Tensor, TensorSpec
 from tests.fakes import TWO_INPUTS, FakeLoader, FakeSession, bundle
 
 if TYPE_CHECKING:
-    from edge_runtime.scheduling import Run
+    from edge_runtime.batching import Run
 
 pytestmark = pytest.mark.asyncio
 
@@ -63,7 +64,7 @@ class Path:
     def finish(self, *outputs: Array, error: EdgeRuntimeError | None = None) -> Answer:
         """End the only run."""
         (run,) = self.runs
-        run.outputs = [*outputs] or run.session.run(run.names, run.feeds)
+        run.outputs = [*outputs] or run.lane.session.run(run.names, run.feeds)
         run.error = error
         run.done(run)
         (answer,) = self.answers
@@ -130,16 +131,42 @@ async def test_all_outputs_are_binary_if_the_request_says_so(path: Path) -> None
 async def test_run_carries_rows_priority_and_deadline(path: Path) -> None:
     path.submit(replace(request(rows=3), priority=2, timeout_us=5))
     (run,) = path.runs
-    assert (run.rows, run.priority) == (3, 2)
+    assert (run.rows, run.size, run.priority) == (3, 3, 2)
     assert run.deadline_ns == run.received + 5000
+    assert run.lane is path.catalog.peek("m").lane
     path.finish()
-    assert path.catalog.peek("m").statistics.rows == 3
 
 
 async def test_without_a_timeout_there_is_no_deadline(path: Path) -> None:
     path.submit(request())
     assert path.runs[0].deadline_ns == 0
     path.finish()
+
+
+async def test_run_belongs_to_the_user_who_asks(path: Path) -> None:
+    path.submit(replace(request(), caller=Peer(1001, 100, 7, "unix")))
+    assert path.runs[0].client == 1001
+    path.finish()
+
+
+async def test_user_with_too_many_unanswered_requests_is_refused_and_nobody_else(
+    path: Path,
+) -> None:
+    path.inference.requests_per_user = 2
+    for uid in (1, 1, 1, 2):
+        path.submit(replace(request(), caller=Peer(uid, uid, 7, "unix")))
+    assert [run.client for run in path.runs] == [1, 1, 2]
+    (refused,) = path.answers
+    assert isinstance(refused, OverloadedError)
+    assert refused.retry_after_s == 1
+    assert path.counts() == (0, 1, 3)
+    for run in path.runs:
+        run.error = ModelFailedError("why")
+        run.done(run)
+    path.submit(replace(request(), caller=Peer(1, 1, 7, "unix")))
+    assert len(path.runs) == 4
+    path.runs[3].error = ModelFailedError("why")
+    path.runs[3].done(path.runs[3])
 
 
 async def test_client_that_leaves_cancels_its_run(path: Path) -> None:
@@ -163,7 +190,7 @@ async def test_request_that_does_not_fit_is_refused_and_counted(
     path: Path, change: dict[str, object], error: type[EdgeRuntimeError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        raise path.refused(replace(request(), **change))  # type: ignore[arg-type]
+        raise path.refused(replace(request(), **change))
     assert path.counts() == (0, 1, 0)
     assert path.catalog.peek("m").statistics.failures == {"OTHER": 1}
 
@@ -287,6 +314,6 @@ async def test_raw_body_of_another_size_is_refused(
 
 async def test_run_uses_the_session_of_the_version_that_was_leased(path: Path) -> None:
     path.submit(request())
-    assert isinstance(path.runs[0].session, FakeSession)
-    assert path.runs[0].session is path.catalog.peek("m").session
+    assert isinstance(path.runs[0].lane.session, FakeSession)
+    assert path.runs[0].lane.session is path.catalog.peek("m").session
     path.finish()

@@ -54,7 +54,7 @@ FULL = Manifest(
         Variant("fp32", "fp32/model.onnx", SHA, 30),
     ),
     runtime=Runtime("1.29", 21),
-    defaults=Defaults(2, Batching(8, 0.002), 60.0, 1_000_000),
+    defaults=Defaults(2, Batching(8), 60.0, 1_000_000),
     acceptance=Acceptance(
         goldens=(File("test_data_set_0/input_0.pb", SHA, 40),),
         tolerances=(Tolerance("", 1e-3, 1e-3), Tolerance("y")),

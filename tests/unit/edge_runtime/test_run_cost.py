@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.scheduling import RunCost
+from edge_runtime.run_cost import RunCost
 from tests.fakes import known_cost
 
 LIMIT_NS = 500_000
@@ -29,6 +29,24 @@ def test_estimate_is_never_negative_or_undefined(seen: list[tuple[int, int]]) ->
         cost.observe(rows, ns)
     for rows in (0, 1, 1024):
         assert 0 <= cost.estimate_ns(rows) < float("inf")
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 2**20), st.integers(1, 2**40)), min_size=3, max_size=60),
+    st.floats(1e3, 1e9),
+)
+def test_size_within_a_time_is_the_largest_that_is_expected_to_keep_it(
+    seen: list[tuple[int, int]], limit_ns: float
+) -> None:
+    cost = RunCost()
+    for size, ns in seen:
+        cost.observe(size, ns)
+    size = cost.size_within(limit_ns)
+    assert size >= 1
+    if size > 1:
+        assert cost.estimate_ns(size) <= limit_ns * (1 + 1e-6)
+    if size < 2**31:
+        assert cost.estimate_ns(size + 1) >= limit_ns * (1 - 1e-6)
 
 
 def test_first_runs_warm_the_model_up_and_do_not_count() -> None:

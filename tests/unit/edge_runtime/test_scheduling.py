@@ -3,14 +3,12 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
 
-import numpy as np
 import pytest
 import pytest_asyncio
 
+from edge_runtime.batching import Run
 from edge_runtime.errors import (
     DeadlineExceededError,
     InvalidTensorError,
@@ -18,73 +16,9 @@ from edge_runtime.errors import (
     OverloadedError,
     UnavailableError,
 )
-from edge_runtime.scheduling import Run, RunCost, Scheduler
-from tests.fakes import FakeSession, Gate, known_cost
-
-LIMIT_NS = 500_000
-QUEUE_DEPTH = 3
-CLOSE_S = 10.0
-FEEDS = {"a": np.ones((1, 2), "<f4"), "b": np.ones((1, 2), "<f4")}
-
-
-@dataclass
-class Request:
-    """A request whose client may leave."""
-
-    cancelled: bool = False
-
-
-class Bench:
-    """A scheduler with one thread, and what came out of it in order."""
-
-    def __init__(self) -> None:
-        self.scheduler = Scheduler(
-            asyncio.get_running_loop(),
-            threads=1,
-            inline_limit_ns=LIMIT_NS,
-            queue_depth=QUEUE_DEPTH,
-        )
-        self.finished: list[Run] = []
-        self._waiters: list[asyncio.Event] = []
-
-    def submit(
-        self,
-        session: FakeSession | None = None,
-        *,
-        cost: RunCost | None = None,
-        request: Request | None = None,
-        rows: int = 1,
-        **more: Any,  # noqa: ANN401 - whatever a run takes
-    ) -> Run:
-        """Submit a run."""
-        run = Run(
-            session=session or FakeSession(),
-            cost=cost or RunCost(),
-            names=["sum"],
-            feeds=FEEDS,
-            rows=rows,
-            request=request or Request(),
-            done=self._done,
-            received=perf_counter_ns(),
-            **more,
-        )
-        self.scheduler.submit(run)
-        return run
-
-    def _done(self, run: Run) -> None:
-        self.finished.append(run)
-        for waiter in self._waiters:
-            waiter.set()
-
-    async def until_finished(self, count: int) -> list[Run]:
-        """Wait until so many runs are done."""
-        changed = asyncio.Event()
-        self._waiters.append(changed)
-        while len(self.finished) < count:
-            changed.clear()
-            async with asyncio.timeout(10):
-                await changed.wait()
-        return self.finished
+from edge_runtime.run_cost import RunCost
+from tests.fakes import FakeSession, Gate, known_cost, lane
+from tests.scheduler_bench import CLOSE_S, LIMIT_NS, QUEUE_DEPTH, Bench, Request
 
 
 @pytest_asyncio.fixture
@@ -98,7 +32,7 @@ async def bench() -> AsyncIterator[Bench]:
 async def gate(bench: Bench) -> AsyncIterator[Gate]:
     """The only thread of the pool, held by a run that is under way."""
     holding = Gate()
-    bench.submit(FakeSession(holding))
+    bench.submit(lane(FakeSession(holding)))
     assert holding.arrived()
     yield holding
     holding.open()
@@ -110,7 +44,7 @@ async def gate(bench: Bench) -> AsyncIterator[Gate]:
 @pytest.mark.asyncio
 async def test_model_that_nobody_knows_runs_in_the_pool(bench: Bench) -> None:
     session = FakeSession()
-    run = bench.submit(session)
+    run = bench.submit(lane(session))
     assert bench.finished == []
     await bench.until_finished(1)
     assert session.runs[0].name.startswith("run")
@@ -120,7 +54,7 @@ async def test_model_that_nobody_knows_runs_in_the_pool(bench: Bench) -> None:
 @pytest.mark.asyncio
 async def test_short_model_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
     session = FakeSession()
-    run = bench.submit(session, cost=known_cost(LIMIT_NS / 10))
+    run = bench.submit(lane(session, cost=known_cost(LIMIT_NS / 10)))
     assert await bench.until_finished(1) == [run]
     assert session.runs == [threading.current_thread()]
 
@@ -128,7 +62,7 @@ async def test_short_model_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
 @pytest.mark.asyncio
 async def test_long_model_never_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
     session = FakeSession()
-    bench.submit(session, cost=known_cost(LIMIT_NS * 2))
+    bench.submit(lane(session, cost=known_cost(LIMIT_NS * 2)))
     await bench.until_finished(1)
     assert threading.current_thread() not in session.runs
 
@@ -137,7 +71,7 @@ async def test_long_model_never_runs_on_the_thread_of_the_loop(bench: Bench) -> 
 async def test_short_model_comes_to_the_loop_after_a_few_runs(bench: Bench) -> None:
     session, cost = FakeSession(), RunCost()
     for count in range(1, 200):
-        bench.submit(session, cost=cost)
+        bench.submit(lane(session, cost=cost))
         await bench.until_finished(count)
         if session.runs[-1] is threading.current_thread():
             break
@@ -149,8 +83,8 @@ async def test_short_model_comes_to_the_loop_after_a_few_runs(bench: Bench) -> N
 async def test_many_rows_go_to_the_pool_where_few_do_not(bench: Bench) -> None:
     cost = known_cost(LIMIT_NS / 10)
     session = FakeSession()
-    bench.submit(session, cost=cost)
-    bench.submit(session, cost=cost, rows=100)
+    bench.submit(lane(session, cost=cost))
+    bench.submit(lane(session, cost=cost), rows=100)
     await bench.until_finished(2)
     own = [thread is threading.current_thread() for thread in session.runs]
     assert sorted(own) == [False, True]
@@ -160,7 +94,7 @@ async def test_many_rows_go_to_the_pool_where_few_do_not(bench: Bench) -> None:
 @pytest.mark.asyncio
 async def test_short_model_does_not_wait_behind_long_ones(bench: Bench) -> None:
     bench.submit()
-    short = bench.submit(cost=known_cost(1000))
+    short = bench.submit(lane(cost=known_cost(1000)))
     assert await bench.until_finished(1) == [short]
     assert (bench.scheduler.running, bench.scheduler.waiting) == (1, 1)
 
@@ -203,8 +137,8 @@ async def test_run_past_its_deadline_is_dropped_before_it_costs_a_run(
     bench: Bench, gate: Gate
 ) -> None:
     session = FakeSession()
-    late = bench.submit(session, deadline_ns=perf_counter_ns())
-    in_time = bench.submit(session, deadline_ns=perf_counter_ns() + 10**11)
+    late = bench.submit(lane(session), deadline_ns=perf_counter_ns())
+    in_time = bench.submit(lane(session), deadline_ns=perf_counter_ns() + 10**11)
     gate.open()
     await bench.until_finished(3)
     assert isinstance(late.error, DeadlineExceededError)
@@ -217,8 +151,8 @@ async def test_run_of_a_client_that_left_is_dropped_before_it_costs_a_run(
     bench: Bench, gate: Gate
 ) -> None:
     session, request = FakeSession(), Request()
-    gone = bench.submit(session, request=request)
-    stays = bench.submit(session)
+    gone = bench.submit(lane(session), request=request)
+    stays = bench.submit(lane(session))
     request.cancelled = True
     gate.open()
     await bench.until_finished(3)
@@ -230,10 +164,10 @@ async def test_run_of_a_client_that_left_is_dropped_before_it_costs_a_run(
 @pytest.mark.asyncio
 async def test_short_run_that_is_too_late_or_unwanted_is_dropped(bench: Bench) -> None:
     session, gone = FakeSession(), Request()
-    late = bench.submit(session, cost=known_cost(1000), deadline_ns=perf_counter_ns())
-    unwanted = bench.submit(session, cost=known_cost(1000), request=gone)
+    late = bench.submit(lane(session, cost=known_cost(1000)), deadline_ns=perf_counter_ns())
+    unwanted = bench.submit(lane(session, cost=known_cost(1000)), request=gone)
     gone.cancelled = True
-    wanted = bench.submit(session, cost=known_cost(1000))
+    wanted = bench.submit(lane(session, cost=known_cost(1000)))
     await bench.until_finished(3)
     assert isinstance(late.error, DeadlineExceededError)
     assert isinstance(unwanted.error, UnavailableError)
@@ -249,7 +183,7 @@ async def test_many_short_runs_let_the_loop_do_other_things_in_between(bench: Be
             pass
 
     count = 20
-    runs = [bench.submit(FakeSession(spin), cost=known_cost(1000)) for _ in range(count)]
+    runs = [bench.submit(lane(FakeSession(spin), cost=known_cost(1000))) for _ in range(count)]
     seen: list[int] = []
     while not seen or seen[-1] < count:
         await asyncio.sleep(0)
@@ -288,10 +222,10 @@ async def test_failed_run_is_told_and_the_next_one_is_run(
     raised: Exception,
     answered: type[Exception],
 ) -> None:
-    failed = bench.submit(FakeSession(failing(raised)), cost=cost())
+    failed = bench.submit(lane(FakeSession(failing(raised)), cost=cost()))
     await bench.until_finished(1)
     assert type(failed.error) is answered
-    good = bench.submit(cost=cost())
+    good = bench.submit(lane(cost=cost()))
     await bench.until_finished(2)
     assert good.error is None
     assert bench.scheduler.running == 0
@@ -300,14 +234,16 @@ async def test_failed_run_is_told_and_the_next_one_is_run(
 @pytest.mark.asyncio
 async def test_failed_run_teaches_nothing(bench: Bench) -> None:
     cost = RunCost()
-    bench.submit(FakeSession(failing(InvalidTensorError("why"))), cost=cost)
+    bench.submit(lane(FakeSession(failing(InvalidTensorError("why"))), cost=cost))
     await bench.until_finished(1)
     assert cost.seen == 0
 
 
 @pytest.mark.asyncio
 async def test_close_fails_what_waits_and_finishes_what_runs(bench: Bench, gate: Gate) -> None:
-    waiting = [bench.submit(cost=cost) for cost in (known_cost(1000), known_cost(LIMIT_NS * 2))]
+    waiting = [
+        bench.submit(lane(cost=cost)) for cost in (known_cost(1000), known_cost(LIMIT_NS * 2))
+    ]
     gate.open()
     assert await bench.scheduler.close(CLOSE_S)
     assert [type(run.error) for run in waiting] == [UnavailableError] * 2
@@ -333,12 +269,20 @@ async def test_clients_that_left_make_room_in_a_full_queue(bench: Bench, gate: G
 
 
 @pytest.mark.asyncio
+async def test_nothing_hangs_that_is_submitted_after_the_end(bench: Bench) -> None:
+    assert await bench.scheduler.close(CLOSE_S)
+    late = [bench.submit(), bench.submit(lane(cost=known_cost(1000)))]
+    await bench.until_finished(2)
+    assert isinstance(late[0].error, UnavailableError)
+
+
+@pytest.mark.asyncio
 async def test_an_answer_that_fails_does_not_hurt_the_runs_behind_it(bench: Bench) -> None:
-    first = bench.submit(cost=known_cost(1000))
+    first = bench.submit(lane(cost=known_cost(1000)))
 
     def fail(_: Run) -> None:
         raise ZeroDivisionError
 
     first.done = fail
-    second = bench.submit(cost=known_cost(1000))
+    second = bench.submit(lane(cost=known_cost(1000)))
     assert await bench.until_finished(1) == [second]

@@ -21,6 +21,7 @@ EXPECTED: dict[type[errors.EdgeRuntimeError], int] = {
     errors.UnsupportedError: 501,
     errors.UnavailableError: 503,
     errors.ModelNotReadyError: 503,
+    errors.NoRoomError: 503,
     errors.OverloadedError: 503,
     errors.DeadlineExceededError: 503,
     errors.TransportError: 503,

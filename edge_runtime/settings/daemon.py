@@ -1,46 +1,12 @@
-"""Every setting and every limit of the daemon, with its unit and its reason.
+"""The daemon: its doors, its limits, its log, and everything together."""
 
-``docs/configuration.md`` is generated from these structs; ``config`` reads them from somewhere.
-"""
+from typing import Annotated, Literal
 
-from typing import Annotated, Final, Literal
-
-import msgspec
 from msgspec import Meta
 
-SECONDS_MAX: Final = 366 * 86_400  # a year; infinity and slips are above it
-
-
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
-    """A group of settings; an unknown key is an error."""
-
-
-class VersionPolicy(Settings, frozen=True):
-    """Which versions of a repository model are served; at most one field may be set."""
-
-    latest: Annotated[int, Meta(ge=1, description="Serve the n highest versions.")] | None = None
-    all: Annotated[bool, Meta(description="Serve every version found.")] = False
-    specific: Annotated[tuple[int, ...], Meta(description="Serve exactly these versions.")] = ()
-
-
-class Model(Settings, frozen=True):
-    """Settings of one model, in ``[models.NAME]``."""
-
-    path: Annotated[
-        str,
-        Meta(
-            description="Model file or bundle directory; empty: found in a repository. In a file, "
-            "a relative path starts at the file's folder, elsewhere at the working directory."
-        ),
-    ] = ""
-    version_policy: Annotated[
-        VersionPolicy,
-        Meta(description="Versions to serve from a repository; the latest one by default."),
-    ] = VersionPolicy()
-    intra_op_threads: Annotated[
-        int,
-        Meta(ge=0, description="Threads of one run; 0 takes `engine.intra_op_threads`."),
-    ] = 0
+from edge_runtime.settings.engine import Batching, Cache, Engine
+from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.model import Model
 
 
 class Sockets(Settings, frozen=True):
@@ -74,54 +40,6 @@ class Http(Settings, frozen=True):
             "Port 0 takes a free port. Addresses beyond loopback are refused."
         ),
     ] = ""
-
-
-class Engine(Settings, frozen=True):
-    """How models run, in ``[engine]``."""
-
-    providers: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Execution providers in order of preference; those that are not "
-            "installed are left out and reported. The CPU provider always ends the list."
-        ),
-    ] = ("CPUExecutionProvider",)
-    intra_op_threads: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Threads of one run; 0: the CPUs this process may use "
-            "(affinity mask and cgroup quota).",
-        ),
-    ] = 0
-    pool_threads: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Runs that may go on at once beside the event loop; 0: as many as CPUs.",
-        ),
-    ] = 0
-    inline_limit_s: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=SECONDS_MAX,
-            description="Runs expected to be shorter than this many seconds execute on the "
-            "event loop's own thread; handing over to the pool costs about 0.1 ms.",
-        ),
-    ] = 0.0005
-    queue_depth: Annotated[
-        int, Meta(ge=1, description="Runs that may wait for the pool; more are answered 503.")
-    ] = 256
-    memory_arena: Annotated[
-        bool,
-        Meta(
-            description="ONNX Runtime's CPU arena. With several clients it needs less memory than "
-            "the system's allocator at the same speed (docs/performance.md), but it keeps what "
-            "the largest request took until the model is unloaded: switch it off where the sizes "
-            "of requests vary much."
-        ),
-    ] = True
 
 
 class Limits(Settings, frozen=True):
@@ -159,6 +77,14 @@ class Limits(Settings, frozen=True):
         int,
         Meta(ge=1, description="Unanswered requests on one connection; more wait unread."),
     ] = 64
+    requests_per_user: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Unanswered predictions of one user (all callers over TCP together count "
+            "as one); more are answered 503.",
+        ),
+    ] = 1024
     idle_timeout_s: Annotated[
         float,
         Meta(
@@ -211,6 +137,21 @@ class Log(Settings, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least level written.")
     ] = "info"
+    requests: Annotated[
+        Literal["off", "failures", "all"],
+        Meta(
+            description="Which requests get a line of their own: none, those answered with a "
+            "status of 400 or above, or all. Never with tensors or headers in it."
+        ),
+    ] = "failures"
+    failures_per_minute: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Most lines in a minute for failed requests of one status, with "
+            '`requests = "failures"`; how many were left out is told.',
+        ),
+    ] = 30
 
 
 class Config(Settings, frozen=True):
@@ -218,7 +159,7 @@ class Config(Settings, frozen=True):
 
     models: Annotated[
         dict[str, Model], Meta(description="Models by name, as `[models.NAME]` tables.")
-    ] = {}
+    ] = {}  # noqa: RUF012 - msgspec copies it
     repositories: Annotated[
         tuple[str, ...],
         Meta(
@@ -226,10 +167,17 @@ class Config(Settings, frozen=True):
             "relative ones start at the file's folder, elsewhere at the working directory."
         ),
     ] = ()
+    default_model: Annotated[
+        str,
+        Meta(
+            description="Model of `POST /predict` and `GET /model-info` where a request names none "
+            "and several are served. Empty: such a request is refused."
+        ),
+    ] = ""
     state_dir: Annotated[
         str,
         Meta(
-            description="State directory (nothing is kept there yet). Empty: "
+            description="State directory, for kept answers and optimised graphs. Empty: "
             "`$STATE_DIRECTORY`, else `$XDG_STATE_HOME/edge-runtime`, else "
             "`~/.local/state/edge-runtime`."
         ),
@@ -237,5 +185,7 @@ class Config(Settings, frozen=True):
     sockets: Sockets = Sockets()
     http: Http = Http()
     engine: Engine = Engine()
+    batching: Batching = Batching()
+    cache: Cache = Cache()
     limits: Limits = Limits()
     log: Log = Log()

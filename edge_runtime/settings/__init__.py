@@ -1,0 +1,24 @@
+"""Every setting and every limit of the daemon, with its unit and its reason.
+
+``docs/configuration.md`` is generated from these structs; ``config`` reads them from somewhere.
+"""
+
+from edge_runtime.settings.daemon import Config, Http, Limits, Log, Sockets
+from edge_runtime.settings.engine import Batching, Cache, Engine
+from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.model import Model, VersionPolicy
+
+__all__ = [
+    "SECONDS_MAX",
+    "Batching",
+    "Cache",
+    "Config",
+    "Engine",
+    "Http",
+    "Limits",
+    "Log",
+    "Model",
+    "Settings",
+    "Sockets",
+    "VersionPolicy",
+]

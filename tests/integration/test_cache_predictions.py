@@ -1,0 +1,210 @@
+"""Kept answers on the request path of a real daemon: given again, survived, marked, kept apart."""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_runtime.client import Client, Prediction
+from edge_runtime.errors import UnavailableError
+from tests.daemons import Daemon, daemon, eventually
+from tests.models import add_constant, slow
+from tests.wire import Wire, request
+
+pytestmark = pytest.mark.integration
+
+SIZE = 512
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of some milliseconds: for shorter ones the cache steps aside."""
+    return slow(tmp_path_factory.mktemp("models") / "slow.onnx", SIZE, 24)
+
+
+@contextmanager
+def caching(folder: Path, model: Path, **settings: Any) -> Iterator[Daemon]:  # noqa: ANN401
+    lines = [
+        f"{key} = {json.dumps(value)}" for key, value in {"cache_ttl_s": 600, **settings}.items()
+    ]
+    path = folder / "c.toml"
+    path.write_text(
+        "\n".join(
+            [
+                "[cache]",
+                "flush_interval_s = 0.05",
+                "[http]",
+                "listen = '127.0.0.1:0'",
+                "[models.m]",
+                f"path = '{model}'",
+                *lines,
+            ]
+        ),
+        "utf-8",
+    )
+    with daemon("--config", str(path)) as running:
+        yield running
+
+
+def ask(running: Daemon, number: float, **more: Any) -> Prediction:  # noqa: ANN401
+    with Client(running.socket) as client:
+        return client.predict("m", {"x": np.full((1, SIZE), number, np.float32)}, **more)
+
+
+def counts(running: Daemon) -> tuple[int, int, int]:
+    """Runs, hits and misses."""
+    with Client(running.socket) as client:
+        (found,) = client.statistics("m").model_stats
+    stats = found.inference_stats
+    return found.execution_count, stats.cache_hit.count, stats.cache_miss.count
+
+
+def stored(running: Daemon) -> int:
+    """Answers in the file."""
+    answer = running.request("GET", "/v2/cache/stats", admin=True)
+    assert answer.status == 200, answer.body
+    entries: int = answer.json()["file"]["entries"]
+    return entries
+
+
+def test_an_equal_question_is_not_run_again_whoever_asks_and_however(
+    tmp_path: Path, model: Path
+) -> None:
+    with caching(tmp_path, model) as running:
+        first = ask(running, 1.0, id="first")
+        again = ask(running, 1.0, id="second")
+        assert (first.id, again.id) == ("first", "second")
+        assert again.parameters == {}
+        np.testing.assert_array_equal(first.outputs["y"], again.outputs["y"])
+        tensor = {"name": "x", "shape": [1, SIZE], "datatype": "FP32", "data": [1.0] * SIZE}
+        answer = running.infer("m", [tensor])  # the same in JSON
+        assert answer.json()["outputs"][0]["data"] == first.outputs["y"].reshape(-1).tolist()
+        assert counts(running) == (1, 2, 1)
+        ask(running, 2.0)
+        assert counts(running) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_kept_answers_survive_a_restart(tmp_path: Path, model: Path, sign: signal.Signals) -> None:
+    with caching(tmp_path, model) as running:
+        before = ask(running, 3.0)
+        eventually(lambda: stored(running) == 1, "the answer's being written")
+        running.restart(sign)
+        after = ask(running, 3.0)
+        np.testing.assert_array_equal(before.outputs["y"], after.outputs["y"])
+        assert counts(running) == (0, 1, 0)
+
+
+def test_another_model_under_the_same_version_never_gives_the_old_ones_answers(
+    tmp_path: Path,
+) -> None:
+    path = add_constant(tmp_path / "m.onnx", 1.0, shape=("batch", SIZE))
+    with caching(tmp_path, path) as running:
+        ask(running, 1.0)
+        add_constant(path, 2.0, shape=("batch", SIZE))
+        assert running.request("POST", "/v2/repository/models/m/load", admin=True).status == 200
+        assert ask(running, 1.0).outputs["y"][0, 0] == 3.0
+
+
+def test_a_model_that_is_unloaded_gives_kept_answers_marked_stale_where_that_is_allowed(
+    tmp_path: Path, model: Path
+) -> None:
+    with caching(tmp_path, model, cache_stale_s=600) as running:
+        fresh = ask(running, 1.0)
+        assert running.request("POST", "/v2/repository/models/m/unload", admin=True).status == 200
+        stale = ask(running, 1.0, id="mine")
+        assert stale.parameters == {"stale": True}
+        assert (stale.id, stale.model_version) == ("mine", "1")
+        np.testing.assert_array_equal(stale.outputs["y"], fresh.outputs["y"])
+        with pytest.raises(UnavailableError, match="unloaded"):
+            ask(running, 2.0)
+        running.restart(signal.SIGKILL)
+
+
+def test_a_model_that_is_unloaded_gives_nothing_where_stale_answers_are_not_allowed(
+    tmp_path: Path, model: Path
+) -> None:
+    with caching(tmp_path, model) as running:
+        ask(running, 1.0)
+        assert running.request("POST", "/v2/repository/models/m/unload", admin=True).status == 200
+        with pytest.raises(UnavailableError, match="unloaded"):
+            ask(running, 1.0)
+
+
+def test_a_model_whose_new_files_cannot_be_loaded_after_a_restart_gives_stale_answers(
+    tmp_path: Path,
+) -> None:
+    path = slow(tmp_path / "m.onnx", SIZE, 24)
+    other = add_constant(tmp_path / "other.onnx", 1.0)
+    with caching(tmp_path, path, cache_stale_s=600) as running:
+        (tmp_path / "c.toml").write_text(
+            (tmp_path / "c.toml").read_text("utf-8") + f"\n[models.other]\npath = '{other}'\n",
+            "utf-8",
+        )
+        running.restart()
+        fresh = ask(running, 1.0)
+        eventually(lambda: stored(running) == 1, "the answer's being written")
+        path.write_bytes(b"not a model")
+        running.restart(signal.SIGKILL)
+        stale = ask(running, 1.0)
+        assert stale.parameters == {"stale": True}
+        np.testing.assert_array_equal(stale.outputs["y"], fresh.outputs["y"])
+
+
+def test_what_one_user_asked_is_not_given_to_others_where_the_scope_is_the_user(
+    tmp_path: Path, model: Path
+) -> None:
+    with caching(tmp_path, model, cache_scope="uid") as running:
+        ask(running, 1.0)
+        ask(running, 1.0)
+        assert counts(running)[:2] == (1, 1)
+        with Wire(running.tcp()) as wire:  # nobody knows who that is
+            tensor = {"name": "x", "shape": [1, SIZE], "datatype": "FP32", "data": [1.0] * SIZE}
+            for _ in range(2):
+                wire.send(request("POST", "/v2/models/m/infer", {"inputs": [tensor]}))
+                assert wire.answer().status == 200
+        assert counts(running)[:2] == (3, 1)
+
+
+def test_equal_questions_at_the_same_time_share_one_run(tmp_path: Path, model: Path) -> None:
+    tensor = {"name": "x", "shape": [1, SIZE], "datatype": "FP32", "data": [7.0] * SIZE}
+    message = request("POST", "/v2/models/m/infer", {"inputs": [tensor]})
+    with caching(tmp_path, model) as running, Wire.of(running) as wire:
+        wire.send(message * 8)
+        answers = [wire.answer() for _ in range(8)]
+        assert {answer.status for answer in answers} == {200}
+        assert len({answer.body for answer in answers}) == 1
+        assert counts(running)[0] == 1
+
+
+def test_a_model_that_did_not_opt_in_is_never_kept(tmp_path: Path, model: Path) -> None:
+    with caching(tmp_path, model, cache_ttl_s=0) as running:
+        ask(running, 1.0)
+        ask(running, 1.0)
+        assert counts(running) == (2, 0, 0)
+        assert not (running.folder / "state" / "cache").exists()
+
+
+def test_opting_in_and_out_takes_effect_with_the_configuration(tmp_path: Path, model: Path) -> None:
+    with caching(tmp_path, model, cache_ttl_s=0) as running:
+        ask(running, 1.0)
+        path = tmp_path / "c.toml"
+        text = path.read_text("utf-8")
+        path.write_text(text.replace("cache_ttl_s = 0", "cache_ttl_s = 600"), "utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: (ask(running, 1.0), counts(running)[1])[1] > 0, "a hit")
+        path.write_text(text, "utf-8")
+        running.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "configuration read again" in running.log().split("hit")[-1], "reading")
+
+        def runs_again() -> bool:
+            before = counts(running)[0]
+            ask(running, 1.0)
+            return counts(running)[0] == before + 1
+
+        eventually(runs_again, "a run for an equal question")
