@@ -105,10 +105,12 @@ class Lane:
         cap: Most rows of a run that is shared.
         uniform: Whether only the first axis of its inputs varies, and is the same for all of
             them: then rows alone say how large a run is, and any two requests can be joined.
+        inline: Whether short runs may execute on the loop's thread: not where the time of a run
+            follows from values, since nobody can cut it short there.
         short: Runs gathered in this turn of the loop.
     """
 
-    __slots__ = ("cap", "cost", "session", "short", "statistics", "uniform", "verdict")
+    __slots__ = ("cap", "cost", "inline", "session", "short", "statistics", "uniform", "verdict")
 
     def __init__(
         self,
@@ -117,8 +119,11 @@ class Lane:
         statistics: VersionStatistics | None = None,
         verdict: Verdict = NOT_PROBED,
         cap: RowCap | None = None,
+        *,
+        inline: bool = True,
     ) -> None:
         self.session = session
+        self.inline = inline
         self.statistics = statistics or VersionStatistics()
         self.cost = RunCost()
         self.verdict = verdict

@@ -154,6 +154,26 @@ class Catalog:
         entry = self._registry.resolve(name, version) or self._registry.last(name, version)
         return entry.last if entry else None
 
+    def number(self, name: str, version: str = "") -> str | None:
+        """Say which version a caller means, in memory or not.
+
+        Args:
+            name: The model.
+            version: A number or an alias; empty: the one that answers by default.
+
+        Returns:
+            Its number; empty where the model is there and none of its versions can be told, since
+            its files cannot be read; ``None`` where there is no such version.
+        """
+        entry = self._registry.resolve(name, version)
+        if entry is not None:
+            return entry.text
+        entries = self._registry.of(name)
+        numbers = [each.text for each in entries if each.text]
+        if not numbers and entries:
+            return version if version.isdecimal() else ""
+        return None if version or not numbers else numbers[-1]
+
     def describe(
         self,
         name: str,

@@ -46,6 +46,7 @@ CHILDREN: Final[dict[str, dict[int, str]]] = {
 }
 _KEY: Final = 1
 _VALUE: Final = 2
+_OP_TYPE: Final = 4  # of NodeProto
 # ONNX Runtime's mark for weights at a memory address: a file that says so lies.
 _MEMORY_MARK: Final = "_ORT_MEM_ADDR_"
 
@@ -73,7 +74,7 @@ def external_files(model_path: Path, shown: str = "") -> tuple[str, ...]:
     """
     name = shown or str(model_path)
     try:
-        locations = _with_mapped(model_path)
+        locations = _with_mapped(model_path).locations
     except _NotProtobufError as error:
         raise ModelLoadError(
             f"{name} is not an ONNX model: {error}; export the model again or copy it completely"
@@ -83,13 +84,31 @@ def external_files(model_path: Path, shown: str = "") -> tuple[str, ...]:
     return tuple(sorted({_checked(location, model_path, name) for location in locations}))
 
 
-def _with_mapped(path: Path) -> set[bytes]:
+def operators(model_path: Path) -> frozenset[str]:
+    """List the operators that a model uses, in subgraphs and functions too.
+
+    Args:
+        model_path: The ONNX file; ``external_files`` has accepted it.
+
+    Returns:
+        Their types, without the domain.
+
+    Raises:
+        ModelLoadError: The file cannot be read or is not an ONNX model.
+    """
+    try:
+        return frozenset(_with_mapped(model_path).operators)
+    except (_NotProtobufError, OSError, ValueError) as error:
+        raise ModelLoadError(f"cannot read {model_path.name}: {error}") from error
+
+
+def _with_mapped(path: Path) -> "_Walk":
     """Map a file and walk it."""
     with path.open("rb") as file:
         if not file.seek(0, 2):
             raise _NotProtobufError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            return _Walk(buffer).locations()
+            return _Walk(buffer)
 
 
 def _checked(location: bytes, model_path: Path, shown: str) -> str:
@@ -120,15 +139,23 @@ def _checked(location: bytes, model_path: Path, shown: str) -> str:
 
 
 class _Walk:
-    """One pass over one message; counts its fields."""
+    """One pass over one message; counts its fields.
+
+    Attributes:
+        locations: Every ``location`` value of external data.
+        operators: The type of every node.
+    """
 
     def __init__(self, buffer: mmap.mmap) -> None:
         self._buffer = buffer
         self._fields_left = MAX_FIELDS
+        self.locations: set[bytes] = set()
+        self.operators: set[str] = set()
+        self._collect()
 
-    def locations(self) -> set[bytes]:
-        """Collect every ``location`` value, and make sure that there is a graph."""
-        found: set[bytes] = set()
+    def _collect(self) -> None:
+        """Look at every message, and make sure that there is a graph."""
+        found = self.locations
         has_graph = False
         # A stack of our own: depth is data here, and must not become Python's recursion.
         stack = [("ModelProto", 0, len(self._buffer), 0)]
@@ -141,6 +168,8 @@ class _Walk:
                 continue
             children = CHILDREN[message]
             for number, first, last in self._parts(start, end):
+                if number == _OP_TYPE and message == "NodeProto":
+                    self.operators.add(self._buffer[first:last].decode("utf-8", "replace"))
                 child = children.get(number)
                 if child is None:
                     continue
@@ -148,7 +177,6 @@ class _Walk:
                 stack.append((child, first, last, depth + 1))
         if not has_graph:
             raise _NotProtobufError("it holds no graph")
-        return found
 
     def _entry(self, start: int, end: int) -> list[bytes]:
         """Return the values of one entry if its key is ``location``."""

@@ -59,7 +59,7 @@ class Facts:
         Args:
             paths: Every file that a session reads.
         """
-        found = self._read(_DIGESTS).get(_look(paths), "")
+        found = self._read(_DIGESTS).get(file_states(paths), "")
         return found if isinstance(found, str) else ""
 
     def remember_digest(self, paths: list[Path], digest: str) -> None:
@@ -69,7 +69,7 @@ class Facts:
             paths: Every file that a session reads.
             digest: As ``digest.variant_digest`` gives it.
         """
-        known, look = self._read(_DIGESTS), _look(paths)
+        known, look = self._read(_DIGESTS), file_states(paths)
         if look and known.get(look) != digest:
             kept = dict(list(known.items())[-DIGESTS_MAX + 1 :])
             self._folder.write(_DIGESTS, msgspec.json.encode(kept | {look: digest}))
@@ -93,7 +93,7 @@ def known(facts: Mapping[str, Any], name: str) -> int:
     return value if type(value) is int and value > 0 else 0
 
 
-def _look(paths: list[Path]) -> str:
+def file_states(paths: list[Path]) -> str:
     """Describe files without reading them; empty where one cannot be looked at."""
     parts: list[str] = []
     for path in paths:

@@ -10,22 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from edge_runtime.absence import Absence
 from edge_runtime.access import Peer
 from edge_runtime.batching import Run
 from edge_runtime.cache.predictions import PredictionCache
 from edge_runtime.cache.version_cache import Hit, Ticket, VersionCache
 from edge_runtime.catalog import Catalog
 from edge_runtime.errors import (
-    DeadlineExceededError,
     EdgeRuntimeError,
     ForbiddenError,
     ModelFailedError,
     ModelNotReadyError,
     OverloadedError,
-    RequestError,
-    UnavailableError,
 )
-from edge_runtime.prediction import feeds_of, outputs_of, wanted_of
+from edge_runtime.prediction import Reply, feeds_of, outputs_of, reason_of, wanted_of
 from edge_runtime.protocol.messages import (
     InferRequest,
     InferResponse,
@@ -47,8 +45,6 @@ _STALE: Final[Parameters] = {"stale": True}
 #: Errors that say that a model cannot run, so that an older answer may be better than none.
 _CANNOT_RUN: Final = (ModelFailedError, OverloadedError)
 
-#: Gives back the error that was answered instead, where an answer could not be encoded.
-Reply = Callable[[InferResponse | EdgeRuntimeError], EdgeRuntimeError | None]
 Execute = Callable[[Run], None]
 
 
@@ -78,6 +74,7 @@ class Inference:
         self._catalog = catalog
         self._execute = execute
         self._cache = cache
+        self._absence = Absence(catalog, cache, self._run)
         self._unanswered: dict[int | None, int] = {}
         self.requests_per_user = requests_per_user
         self.callers: Mapping[str, Callers] = {}
@@ -96,7 +93,7 @@ class Inference:
                 self.check_caller(request.model_name, request.caller)
             version = self._catalog.lease(request.model_name, request.model_version)
         except ModelNotReadyError as error:
-            self._stale(request, reply, error)
+            self._absence.answer(request, reply, error, received)
             return
         except EdgeRuntimeError as error:
             reply(error)
@@ -117,7 +114,7 @@ class Inference:
                 self._refuse_more()
         except EdgeRuntimeError as error:
             request.spent = Spent(version.version, received)
-            version.lane.statistics.failed(_reason(error), perf_counter_ns() - received)
+            version.lane.statistics.failed(reason_of(error), perf_counter_ns() - received)
             self._catalog.release(version)
             reply(error)
             return
@@ -195,32 +192,6 @@ class Inference:
 
         cache.fetch(run.feeds, run.names, run.client, answer, execute, priority=run.priority)
 
-    def _stale(self, request: InferRequest, reply: Reply, error: EdgeRuntimeError) -> None:
-        """Answer from the cache for a version that is not in memory, or let the request wait."""
-        known = self._catalog.last_known(request.model_name, request.model_version)
-        number = known.version if known else request.model_version
-        cache = self._cache.find(request.model_name, number) if self._cache is not None else None
-        if cache is None or not cache.policy.stale_s:
-            self._wake(request, reply, error)
-            return
-        signature = cache.subject.signature
-        try:
-            feeds = feeds_of(signature, request)
-            wanted, names = wanted_of(signature, request)
-        except EdgeRuntimeError as wrong:
-            reply(wrong)
-            return
-        subject = cache.subject
-
-        def found(hit: Hit | None) -> None:
-            if hit is None:
-                self._wake(request, reply, error)
-                return
-            outputs = outputs_of(signature, wanted, hit.outputs)
-            reply(InferResponse(subject.model, subject.version, request.id, outputs, _STALE))
-
-        cache.stale(feeds, names, request.caller.uid, found)
-
     def _refuse_more(self) -> NoReturn:
         raise OverloadedError(
             f"{self.requests_per_user} requests of this user are unanswered already "
@@ -240,45 +211,6 @@ class Inference:
                 f"model {name!r} is not for this caller ({caller.describe()}); the device's owner "
                 f"says who may ask it (models.{name}.callers)"
             )
-
-    def _wake(self, request: InferRequest, reply: Reply, error: EdgeRuntimeError) -> None:
-        """Let a request wait until its model is in memory, if asking can bring it there."""
-        received = perf_counter_ns()
-        deadline_ns = received + request.timeout_us * 1000 if request.timeout_us else 0
-
-        def is_cancelled() -> bool:
-            return request.cancelled or bool(deadline_ns and perf_counter_ns() >= deadline_ns)
-
-        def resume(error: EdgeRuntimeError | None) -> None:
-            if error is not None:
-                self._refuse(request, reply, error, received)
-                return
-            try:
-                version = self._catalog.lease(request.model_name, request.model_version)
-            except EdgeRuntimeError as gone:
-                self._refuse(request, reply, gone, received)
-                return
-            self._run(version, request, reply, received)
-
-        try:
-            waits = self._catalog.wake(
-                request.model_name, request.model_version, resume, is_cancelled
-            )
-        except EdgeRuntimeError as refused:
-            self._refuse(request, reply, refused, received)
-            return
-        if not waits:
-            self._refuse(request, reply, error, received)
-
-    def _refuse(
-        self, request: InferRequest, reply: Reply, error: EdgeRuntimeError, received: int
-    ) -> None:
-        """Answer for a version that is not in memory, and count it if it once was."""
-        request.spent = Spent("", received)
-        known = self._catalog.last_known(request.model_name, request.model_version)
-        if known is not None:
-            known.lane.statistics.failed(_reason(error), perf_counter_ns() - received)
-        reply(error)
 
     def _done(self, run: Run) -> None:
         """Answer for a run that the cache may want to know of, or may have an answer for."""
@@ -335,7 +267,7 @@ class Inference:
             if error is None:
                 statistics.answered(run.started - run.queued, run.received, perf_counter_ns())
             else:
-                statistics.failed(_reason(error), perf_counter_ns() - run.received)
+                statistics.failed(reason_of(error), perf_counter_ns() - run.received)
         finally:
             self._unanswered[run.client] -= 1
             self._catalog.release(version)
@@ -357,12 +289,3 @@ class _Prediction(Run, kw_only=True, eq=False):
     wanted: Sequence[RequestedOutput]
     reply: Reply
     ticket: Ticket | None = None
-
-
-def _reason(error: EdgeRuntimeError) -> str:
-    """Name a failure as the metrics do (Triton's words)."""
-    if isinstance(error, OverloadedError | DeadlineExceededError | ModelNotReadyError):
-        return "REJECTED"
-    if isinstance(error, UnavailableError):
-        return "CANCELED"
-    return "OTHER" if isinstance(error, RequestError) else "BACKEND"

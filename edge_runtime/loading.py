@@ -17,10 +17,12 @@ from edge_runtime.batching_probe import cap, probe
 from edge_runtime.bundle import Bundle, verify
 from edge_runtime.digest import variant_digest
 from edge_runtime.errors import ModelLoadError
-from edge_runtime.facts import Facts, known
+from edge_runtime.external_data import operators
+from edge_runtime.facts import Facts, file_states, known
 from edge_runtime.graph_optimization import optimize
 from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import Manifest, Variant, choose_variant
+from edge_runtime.operators import TIMED_BY_VALUES
 from edge_runtime.optimized_graphs import OptimizedGraphs, graph_key
 from edge_runtime.process_memory import resident_bytes
 from edge_runtime.routing import LoadedVersion
@@ -93,6 +95,8 @@ def load_bundle(
     _check_runtime(manifest)
     variant, reason = choose_variant(manifest, cpu)
     chosen = _session_settings(variant, manifest, engine, settings, (providers, cpu, cpus))
+    paths = _paths(bundle, variant)
+    before = file_states(paths)
     files = verify(bundle, variant)
     digest = variant_digest(files, chosen.result_options)
     rows_max = settings.max_rows or manifest.defaults.batching.max_rows or batching.max_rows
@@ -108,8 +112,10 @@ def load_bundle(
     wanted = _Wanted(bundle, variant, chosen, graph_key(digest, RUNTIME_VERSION, cpu), file_bytes)
     release_memory()
     before_bytes = resident_bytes()
+    made_of = operators(bundle.directory / variant.file)
     session = _session(wanted, graphs)
     try:
+        _check_unchanged(before, wanted, graphs)
         signature = agreed(session.signature, manifest)
         tried = samples(bundle, signature) if engine.warm_up_runs else ()
         run_s = warm_up(session.run, signature, tried, engine.warm_up_runs, _shown(manifest))
@@ -119,6 +125,7 @@ def load_bundle(
             partial(synthetic, signature),
             settings=batching,
             rows_max=rows_max,
+            operators=made_of,
         )
     except BaseException:
         session.close()
@@ -127,7 +134,7 @@ def load_bundle(
     release_memory()
     size_bytes = max(resident_bytes() - before_bytes, file_bytes, 1)
     load_s = perf_counter() - started
-    graphs.facts.remember_digest(_paths(bundle, variant), digest)
+    graphs.facts.remember_digest(paths, digest)
     _remember(graphs.facts, wanted, size_bytes, load_s, run_s)
     return LoadedVersion(
         name=manifest.name,
@@ -142,6 +149,7 @@ def load_bundle(
         verdict=verdict,
         cap=cap(verdict, batching, rows_max),
         joining=(batching, rows_max),
+        inline=TIMED_BY_VALUES.isdisjoint(made_of),
         load_s=load_s,
         size_bytes=size_bytes,
     )
@@ -279,6 +287,17 @@ def _remember(facts: Facts, wanted: _Wanted, size_bytes: int, load_s: float, run
 
 def _paths(bundle: Bundle, variant: Variant) -> list[Path]:
     return [bundle.directory / file.path for file in variant.reads()]
+
+
+def _check_unchanged(before: str, wanted: _Wanted, graphs: OptimizedGraphs) -> None:
+    """Refuse what may not be what was hashed: nothing of it may be believed or kept."""
+    if file_states(_paths(wanted.bundle, wanted.variant)) == before:
+        return
+    graphs.drop(wanted.key, "the model's files changed while they were loaded")
+    raise ModelLoadError(
+        f"the files of {_shown(wanted.bundle.manifest)} changed while they were loaded; load it "
+        "again"
+    )
 
 
 def _check_runtime(manifest: Manifest) -> None:

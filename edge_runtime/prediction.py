@@ -3,15 +3,32 @@
 Pure: no catalog, no scheduler, no clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 from edge_runtime.datatypes import BF16, BOOL, BYTES
-from edge_runtime.errors import InvalidRequestError, InvalidTensorError
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    EdgeRuntimeError,
+    InvalidRequestError,
+    InvalidTensorError,
+    ModelNotReadyError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+)
 from edge_runtime.protocol.classification import top_classes
-from edge_runtime.protocol.messages import InferRequest, OutputTensor, RequestedOutput
+from edge_runtime.protocol.messages import (
+    InferRequest,
+    InferResponse,
+    OutputTensor,
+    RequestedOutput,
+)
 from edge_runtime.tensors import VARIABLE, Array, Signature, Tensor, from_buffer
+
+#: Gives back the error that was answered instead, where an answer could not be encoded.
+Reply = Callable[[InferResponse | EdgeRuntimeError], EdgeRuntimeError | None]
 
 _NOT_RANKED: Final = (BYTES, BF16, BOOL)
 
@@ -51,7 +68,7 @@ def wanted_of(
                 f"output {output.name!r} is {signature.outputs[output.name].datatype.name}: "
                 "classification needs numbers that can be ranked"
             )
-    return request.outputs, [output.name for output in request.outputs]
+    return request.outputs, tuple([output.name for output in request.outputs])
 
 
 @lru_cache(maxsize=1024)
@@ -118,3 +135,12 @@ def _raw_input(signature: Signature, data: memoryview | bytes) -> dict[str, Tens
             row_bytes *= abs(size)
         shape[varying[0]] = len(data) // row_bytes if row_bytes else 0
     return {spec.name: Tensor(spec.datatype, from_buffer(spec.name, spec.datatype, shape, data))}
+
+
+def reason_of(error: EdgeRuntimeError) -> str:
+    """Name a failure as the metrics do (Triton's words)."""
+    if isinstance(error, OverloadedError | DeadlineExceededError | ModelNotReadyError):
+        return "REJECTED"
+    if isinstance(error, UnavailableError):
+        return "CANCELED"
+    return "OTHER" if isinstance(error, RequestError) else "BACKEND"

@@ -56,6 +56,7 @@ class LoadedVersion:
         verdict: Whether its requests may share runs.
         cap: Most rows of a run that is shared.
         joining: What ``verdict`` was found with: the settings, and the most rows allowed.
+        inline: Whether short runs may execute on the loop's thread.
         leases: Requests that use it now.
         last_used_ns: When it was there or was found in use, in monotonic nanoseconds; what it
             answered since is in its statistics.
@@ -79,6 +80,7 @@ class LoadedVersion:
     verdict: Verdict = NOT_PROBED
     cap: RowCap | None = None
     joining: tuple[Batching, int] | None = None
+    inline: bool = True
     leases: int = 0
     last_used_ns: int = 0
     swap: str = ""
@@ -87,7 +89,13 @@ class LoadedVersion:
     lane: Lane = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lane = Lane(self.session, self.signature, verdict=self.verdict, cap=self.cap)
+        self.lane = Lane(
+            self.session,
+            self.signature,
+            verdict=self.verdict,
+            cap=self.cap,
+            inline=self.inline,
+        )
 
     @property
     def statistics(self) -> VersionStatistics:

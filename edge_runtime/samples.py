@@ -256,8 +256,11 @@ def _values(words: Array, datatype: Datatype, amplitude: float) -> Array:
     if datatype is BYTES:
         texts: Array = _TEXTS[(words & np.uint64(1)).astype(np.intp)]
         return texts
-    if datatype is BOOL or datatype.json == "int":
+    if datatype is BOOL:
         return (words & np.uint64(1)).astype(datatype.numpy)
+    if datatype.json == "int":
+        largest = min(max(1, int(amplitude)), int(np.iinfo(datatype.numpy).max))
+        return (words % np.uint64(largest + 1)).astype(datatype.numpy)
     # Box and Muller: two uniform numbers, the first one not 0, make a normal one.
     first = ((words >> np.uint64(_HALF_BITS)) + np.uint64(1)) / _HALF
     second = (words & np.uint64(_HALF - 1)) / _HALF

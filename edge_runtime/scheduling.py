@@ -91,7 +91,7 @@ class Scheduler:
         run.queued = perf_counter_ns()
         lane = run.lane
         cost = lane.cost
-        if cost.known and cost.estimate_ns(run.size) < self._inline_limit_ns:
+        if cost.known and lane.inline and cost.estimate_ns(run.size) < self._inline_limit_ns:
             if not lane.short:
                 if not self._lanes:
                     self._loop.call_soon(self._run_short)

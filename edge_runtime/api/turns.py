@@ -71,13 +71,13 @@ class Turns:
         """Begin a turn: everybody may have a few requests handled anew."""
         self._is_due = False
         self._handled.clear()
+        if self._waiting:  # first: whatever happens below, there is a next turn
+            self._again()
         for user, waiting in list(self._waiting.items()):
             for _ in range(min(PER_TURN, len(waiting))):
                 self._dispatch(waiting.popleft())
             self._handled[user] = PER_TURN
             if not waiting:
                 del self._waiting[user]
-        if self._waiting:
-            self._again()
-        elif self._loop.time() > self._shared_until:
+        if not self._waiting and self._loop.time() > self._shared_until:
             self._shared_until = 0.0

@@ -1,6 +1,7 @@
 """Kept answers on the request path of a real daemon: given again, survived, marked, kept apart."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,3 +209,55 @@ def test_opting_in_and_out_takes_effect_with_the_configuration(tmp_path: Path, m
             return counts(running)[0] == before + 1
 
         eventually(runs_again, "a run for an equal question")
+
+
+def repository(root: Path, number: int, constant: float) -> None:
+    add_constant(root / "m" / str(number) / "model.onnx", constant, shape=("batch", SIZE))
+
+
+def test_a_version_that_is_gone_after_a_restart_answers_nothing_any_more(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    repository(root, 1, 1.0)
+    slow(root / "m" / "2" / "model.onnx", SIZE, 24)
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f"repositories = ['{root}']\n[cache]\nflush_interval_s = 0.05\n[models.m]\n"
+        "load = 'request'\ncache_ttl_s = 3600\ncache_stale_s = 86400\n",
+        "utf-8",
+    )
+    with daemon("--config", str(config)) as running:
+        assert ask(running, 1.0).model_version == "2"
+        eventually(lambda: stored(running) == 1, "the answer's being written")
+        shutil.rmtree(root / "m" / "2")
+        running.restart(signal.SIGKILL)
+        now = ask(running, 1.0)
+        assert (now.model_version, now.parameters) == ("1", {})
+        assert now.outputs["y"][0, 0] == 2.0
+
+
+def test_a_model_that_is_only_asleep_is_woken_for_what_is_too_old(
+    tmp_path: Path, model: Path
+) -> None:
+    with caching(
+        tmp_path, model, cache_ttl_s=0.05, cache_stale_s=600, idle_unload_s=0.2
+    ) as running:
+        ask(running, 1.0)
+
+        def is_asleep() -> bool:
+            (entry,) = running.request("POST", "/v2/repository/index").json()
+            return "loads when asked" in entry.get("reason", "")
+
+        eventually(is_asleep, "the model's leaving memory")
+        again = ask(running, 1.0)
+        assert again.parameters == {}
+        assert counts(running)[0] == 2
+
+
+def test_stale_answers_are_counted(tmp_path: Path, model: Path) -> None:
+    with caching(tmp_path, model, cache_stale_s=600) as running:
+        ask(running, 1.0)
+        assert running.request("POST", "/v2/repository/models/m/unload", admin=True).status == 200
+        for _ in range(3):
+            assert ask(running, 1.0).parameters == {"stale": True}
+        text = running.request("GET", "/metrics").body.decode()
+        assert 'edge_runtime_requests_total{model="m",outcome="success",version="1"} 4.0' in text

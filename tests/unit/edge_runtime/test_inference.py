@@ -118,7 +118,7 @@ async def test_outputs_are_those_asked_for_in_that_order(path: Path) -> None:
         ("difference", True),
         ("sum", False),
     ]
-    assert path.runs[0].names == ["difference", "sum"]
+    assert path.runs[0].names == ("difference", "sum")
 
 
 async def test_all_outputs_are_binary_if_the_request_says_so(path: Path) -> None:

@@ -135,8 +135,15 @@ def test_bf16_holds_the_same_numbers_as_fp32_up_to_its_precision() -> None:
 
 @pytest.mark.parametrize("datatype", [each.name for each in ALL if each.json == "int"])
 def test_integers_are_0_or_1_because_they_may_be_indices(datatype: str) -> None:
-    (numbers,) = synthetic(signature(spec("x", datatype, None)), 50, amplitude=100).values()
+    (numbers,) = synthetic(signature(spec("x", datatype, None)), 50).values()
     assert {*numbers.tolist()} == {0, 1}
+
+
+@pytest.mark.parametrize("datatype", [each.name for each in ALL if each.json == "int"])
+def test_loud_integers_are_as_large_as_asked_and_never_negative(datatype: str) -> None:
+    (numbers,) = synthetic(signature(spec("x", datatype, None)), 50, amplitude=1e4).values()
+    assert 0 <= numbers.min()
+    assert 1 < numbers.max() <= 10_000
 
 
 def test_texts_are_short_text() -> None:

@@ -60,6 +60,18 @@ async def test_short_model_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
 
 
 @pytest.mark.asyncio
+async def test_model_whose_time_nobody_can_foresee_never_runs_on_the_thread_of_the_loop(
+    bench: Bench,
+) -> None:
+    session = FakeSession()
+    made = lane(session, cost=known_cost(LIMIT_NS / 10))
+    made.inline = False
+    bench.submit(made)
+    await bench.until_finished(1)
+    assert threading.current_thread() not in session.runs
+
+
+@pytest.mark.asyncio
 async def test_long_model_never_runs_on_the_thread_of_the_loop(bench: Bench) -> None:
     session = FakeSession()
     bench.submit(lane(session, cost=known_cost(LIMIT_NS * 2)))
