@@ -72,15 +72,23 @@ def run(read_config: ReadConfig) -> bool:
     # Bound here, before any thread exists: the umask belongs to the whole process.
     sockets = bind(settings)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(settings, read_config, sockets))
+        with (
+            logs.queued(settings.log) as records,
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            return runner.run(_serve(settings, read_config, sockets, records))
     finally:
         for bound in sockets:
             bound.close()
 
 
-async def _serve(settings: Config, read_config: ReadConfig, sockets: list[BoundSocket]) -> bool:
-    daemon = Daemon(settings, read_config, sockets)
+async def _serve(
+    settings: Config,
+    read_config: ReadConfig,
+    sockets: list[BoundSocket],
+    records: logs.RecordQueue,
+) -> bool:
+    daemon = Daemon(settings, read_config, sockets, records)
     await daemon.serve()
     return daemon.is_clean
 
@@ -92,10 +100,15 @@ class Daemon:
         settings: The configuration.
         read_config: Reads it again.
         sockets: What to listen on, bound already.
+        records: Writes the log.
     """
 
     def __init__(
-        self, settings: Config, read_config: ReadConfig, sockets: list[BoundSocket]
+        self,
+        settings: Config,
+        read_config: ReadConfig,
+        sockets: list[BoundSocket],
+        records: logs.RecordQueue,
     ) -> None:
         self._settings = settings
         self._read_config = read_config
@@ -103,9 +116,10 @@ class Daemon:
         self._cpus = usable_cpus()
         self._notifier = Notifier()
         self._statistics = ServerStatistics(time())
-        self._records = logs.RecordQueue()
+        self._records = records
         loop = asyncio.get_running_loop()
-        self._request_log = RequestLog(loop, self._statistics, self._records.put)
+        self._request_log = RequestLog(loop, self._statistics, records.put)
+        records.lost = self._request_log.lost
         self._listeners = Listeners()
         self._doors: list[Door] = []
         self._handlers: Handlers | None = None
@@ -179,7 +193,6 @@ class Daemon:
             self._catalog.terminate()
             runs_ended = await scheduler.close(TERMINATE_S)
             self._request_log.close()
-            self._records.close()
             models_ended = await self._catalog.close(TERMINATE_S)
             cache_ended = await self._cache.close(TERMINATE_S)
             self.is_clean = runs_ended and models_ended and cache_ended
@@ -252,7 +265,7 @@ class Daemon:
         _log.info("configuration read again")
 
     def _configure_log(self, settings: Log) -> None:
-        logs.configure(settings)
+        self._records.configure(settings)
         self._request_log.configure(settings)
         if self._inference is not None:
             self._inference.tells_spent = self._request_log.wants_all

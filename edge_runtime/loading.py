@@ -100,19 +100,15 @@ def load_bundle(
     files = verify(bundle, variant)
     digest = variant_digest(files, chosen.result_options)
     rows_max = settings.max_rows or manifest.defaults.batching.max_rows or batching.max_rows
-    if (
-        serving is not None
-        and serving.digest == digest
-        and serving.settings == chosen
-        and serving.manifest == manifest
-        and serving.joining == (batching, rows_max)
+    if serving is not None and (
+        (serving.digest, serving.settings, serving.manifest, serving.joining)
+        == (digest, chosen, manifest, (batching, rows_max))
     ):
         return serving
     file_bytes = sum(size for _, size, _ in files)
-    wanted = _Wanted(bundle, variant, chosen, graph_key(digest, RUNTIME_VERSION, cpu), file_bytes)
-    release_memory()
-    before_bytes = resident_bytes()
     made_of = operators(bundle.directory / variant.file)
+    wanted = _Wanted(bundle, variant, chosen, graph_key(digest, RUNTIME_VERSION, cpu), file_bytes)
+    before_bytes = _grown_by(0)
     session = _session(wanted, graphs)
     try:
         _check_unchanged(before, wanted, graphs)
@@ -130,12 +126,9 @@ def load_bundle(
     except BaseException:
         session.close()
         raise
-    # After everything that makes it grow: arenas and buffers stay as large as they became.
-    release_memory()
-    size_bytes = max(resident_bytes() - before_bytes, file_bytes, 1)
+    size_bytes = max(_grown_by(before_bytes), file_bytes, 1)
     load_s = perf_counter() - started
-    graphs.facts.remember_digest(paths, digest)
-    _remember(graphs.facts, wanted, size_bytes, load_s, run_s)
+    _remember(graphs.facts, wanted, digest, size_bytes, load_s, run_s)
     return LoadedVersion(
         name=manifest.name,
         version=str(manifest.version),
@@ -153,6 +146,12 @@ def load_bundle(
         load_s=load_s,
         size_bytes=size_bytes,
     )
+
+
+def _grown_by(before_bytes: int) -> int:
+    """Measure memory after everything that makes it grow: arenas stay as large as they became."""
+    release_memory()
+    return resident_bytes() - before_bytes
 
 
 def _shown(manifest: Manifest) -> str:
@@ -277,8 +276,11 @@ def _made(wanted: _Wanted, graphs: OptimizedGraphs) -> Path | None:
     return None
 
 
-def _remember(facts: Facts, wanted: _Wanted, size_bytes: int, load_s: float, run_s: float) -> None:
+def _remember(  # noqa: PLR0917 - what was measured
+    facts: Facts, wanted: _Wanted, digest: str, size_bytes: int, load_s: float, run_s: float
+) -> None:
     """Keep what was measured; what differs little from the last time is not worth a write."""
+    facts.remember_digest(_paths(wanted.bundle, wanted.variant), digest)
     run = run_name(wanted.settings)
     before = known(facts.of(wanted.key, run), _SIZE)
     if not before or abs(size_bytes - before) > max(before // _SAME_SHARE, _SAME_BYTES):

@@ -1,22 +1,29 @@
 """The log on standard error: one line a record, readable or JSON. No tensor data, ever.
 
-What the daemon says of itself is written at once. Records of requests go through a bounded queue
-and a thread of their own, so that a log that is read slowly holds nobody up.
+Before the daemon runs, records are written at once. From then on all of them go through one bounded
+queue to one thread: whoever logs never touches the stream, which blocks when nobody reads it.
 """
 
+import contextlib
+import copy
 import json
 import logging
 import os
 import queue
+import select
 import sys
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler
 from threading import Thread
+from time import monotonic
 from typing import Any, Final
 
 from edge_runtime.settings import Log
 
 QUEUED_MAX: Final = 1024  # records of requests that wait to be written
+RESERVED: Final = 128  # places beside those, for what requests must not crowd out
 CLOSE_S: Final = 1.0
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _TEXT_JOURNAL: Final = "%(name)s: %(message)s"  # the journal knows when, and how bad
@@ -57,8 +64,11 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **fields_of(record),
         }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+        exception = record.exc_text or (
+            self.formatException(record.exc_info) if record.exc_info else ""
+        )
+        if exception:
+            entry["exception"] = exception
         return json.dumps(entry, ensure_ascii=False)
 
 
@@ -83,49 +93,133 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(f"{prefix}{line}" for line in lines)
 
 
-class RecordQueue:
-    """Hands records to their loggers on a thread of its own, started with the first one.
+class RecordQueue(QueueHandler):
+    """The one handler of a running daemon: takes every record, and writes them on its thread.
+
+    The thread writes to the descriptor itself. Were it to block in ``sys.stderr``, it would hold a
+    lock that the interpreter wants at its end.
 
     Args:
-        most: Records that may wait.
+        descriptor: Where to write.
+        settings: How.
+        most: Records of requests that may wait.
+
+    Attributes:
+        settings: How it writes now.
+        lost: Called, on any thread, for each record that came through a logger and had no place.
     """
 
-    def __init__(self, most: int = QUEUED_MAX) -> None:
-        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(most)
-        self._thread: Thread | None = None
+    def __init__(self, descriptor: int, settings: Log, most: int = QUEUED_MAX) -> None:
+        self._waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(most + RESERVED)
+        super().__init__(self._waiting)
+        self.lost: Callable[[], None] = lambda: None
+        self._most = most
+        self._descriptor = descriptor
+        self.settings = settings
+        self._thread = Thread(target=self._write_all, name="log", daemon=True)
+        self.setFormatter(formatter(settings, in_journal=is_journal(descriptor)))
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def configure(self, settings: Log) -> None:
+        """Take settings that may have changed; what waits is already written in the new format."""
+        self.settings = settings
+        self.setFormatter(formatter(settings, in_journal=is_journal(self._descriptor)))
+        logging.getLogger().setLevel(settings.level.upper())
 
     def put(self, record: logging.LogRecord) -> bool:
-        """Have a record written soon; ``False`` if too many wait already, and it is not."""
-        if self._thread is None:
-            # A daemon: whoever does not read our standard error must not keep us from ending.
-            self._thread = Thread(target=self._write, name="request-log", daemon=True)
-            self._thread.start()
+        """Have the record of a request written soon.
+
+        Returns:
+            ``False`` if too many wait already, and it is not.
+        """
+        return self._waiting.qsize() < self._most and self._put(record)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Make a record that refers to nothing which changes, or which should be freed."""
+        made = copy.copy(record)
         try:
-            self._queue.put_nowait(record)
+            made.msg, made.args = record.getMessage(), None
+            if record.exc_info and not record.exc_text:
+                made.exc_text = logging.Formatter().formatException(record.exc_info)
+        except Exception:  # noqa: BLE001 - the thread finds out too, and may write what is wrong
+            return record
+        made.exc_info = None
+        return made
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Take a record of a logger's, if there is a place."""
+        if not self._put(record):
+            self.lost()
+
+    def finish(self, within_s: float = CLOSE_S) -> bool:
+        """Write what waits, as far as that takes no longer than ``within_s`` seconds.
+
+        Returns:
+            Whether that was enough.
+        """
+        until = monotonic() + within_s
+        try:
+            self._waiting.put(None, timeout=within_s)
+        except queue.Full:
+            return False
+        self._thread.join(max(0.0, until - monotonic()))
+        return not self._thread.is_alive()
+
+    def _put(self, record: logging.LogRecord) -> bool:
+        try:
+            self._waiting.put_nowait(record)
         except queue.Full:
             return False
         return True
 
-    def close(self, within_s: float = CLOSE_S) -> None:
-        """Write what waits, as far as that takes no longer than ``within_s`` seconds."""
-        if self._thread is None:
-            return
-        try:
-            self._queue.put(None, timeout=within_s)
-        except queue.Full:
-            return
-        self._thread.join(within_s)
+    def _write_all(self) -> None:
+        while (record := self._waiting.get()) is not None:
+            try:
+                text = self.format(record)
+            except Exception:  # noqa: BLE001 - whatever is wrong with it, others wait
+                place = f"{record.name}, {record.pathname}:{record.lineno}"
+                text = f"{traceback.format_exc()}in a record of {place}"
+            _write(self._descriptor, f"{text}\n".encode("utf-8", "backslashreplace"))
 
-    def _write(self) -> None:
-        while (record := self._queue.get()) is not None:
-            logging.getLogger(record.name).handle(record)
+
+def _write(descriptor: int, data: bytes) -> None:
+    """Write all of it, however long that takes; or nothing more, if nobody can read it."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:  # whoever opened it did not want to wait; this thread may
+            ready = select.poll()
+            ready.register(descriptor, select.POLLOUT)
+            ready.poll()
+        except OSError:
+            return
 
 
 def configure(settings: Log) -> None:
-    """Write the root logger's records to standard error as the configuration says."""
+    """Write the root logger's records to standard error, each at once."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter(settings, in_journal=is_journal(sys.stderr.fileno())))
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+
+
+@contextlib.contextmanager
+def queued(settings: Log) -> Iterator[RecordQueue]:
+    """Write the root logger's records on a thread for the length of a block, then at once again.
+
+    At the end what waits is written; if nobody reads it, it and all that follows is dropped.
+    """
+    records = RecordQueue(sys.stderr.fileno(), settings)
+    records.start()
+    logging.basicConfig(level=settings.level.upper(), handlers=[records], force=True)
+    try:
+        yield records
+    finally:
+        if records.finish():
+            configure(records.settings)
 
 
 def formatter(settings: Log, *, in_journal: bool) -> logging.Formatter:

@@ -5,6 +5,7 @@ gets no record.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections import Counter
@@ -25,7 +26,7 @@ TEXT_CHARS_MAX: Final = 200  # of a text that the caller chose
 _FAILED: Final = 400
 _OURS: Final = 500
 _UNAVAILABLE: Final = 503
-_LEFT_OUT: Final = "requests without a record (log.failures_per_minute, or a log read too slowly)"
+_LEFT_OUT: Final = "records left out (log.failures_per_minute, or a log read too slowly)"
 _MINUTE_S: Final = 60.0
 _NS_PER_MS: Final = 1e6
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -103,8 +104,12 @@ class RequestLog(NoLog):
             return
         text = "request failed" if failed else "request answered"
         if not self._write(_record(level, text, self._fields(exchange))):
-            self._statistics.records_dropped += 1
-            self._leave_out("queue")
+            self._dropped()
+
+    def lost(self) -> None:
+        """Count a record of something else that had no place. May be called on any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody counts any more
+            self._loop.call_soon_threadsafe(self._dropped)
 
     def close(self) -> None:
         """Say what was left out, and write nothing more."""
@@ -153,6 +158,10 @@ class RequestLog(NoLog):
             self._written.clear()
         self._written[status] += 1
         return self._written[status] <= self._most
+
+    def _dropped(self) -> None:
+        self._statistics.records_dropped += 1
+        self._leave_out("queue")
 
     def _leave_out(self, why: str) -> None:
         self._left_out[why] += 1

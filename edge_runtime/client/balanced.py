@@ -51,7 +51,8 @@ class BalancedClient(BlockingCalls):
     it fails for good it raises what the last attempt raised, with the earlier ones as notes;
     ``TransportError.request_sent`` is then of the whole call.
 
-    An endpoint that fails several times in a row (unreachable, gone, 503) is ejected: it gets
+    An endpoint that fails several times in a row (unreachable, gone, no answer of the protocol), or
+    answers 503 several times in a row and then says that it is not ready, is ejected: it gets
     nothing while another one is healthy. From then on calls start a short-lived thread now and
     then that asks it whether it is ready again; nothing is asked while nobody calls. When all are
     ejected, all are tried.
@@ -80,8 +81,8 @@ class BalancedClient(BlockingCalls):
         ejection: How soon an endpoint is ejected, and how it comes back.
 
     Raises:
-        ConfigError: An address is none, or is there twice.
-        InvalidRequestError: A number or a name is not acceptable.
+        ConfigError: An address is none, or is there twice; a number or a name is not acceptable.
+        InvalidRequestError: A timeout is not acceptable.
 
     Example::
 

@@ -55,8 +55,8 @@ class AsyncBalancedClient(AsynchronousCalls):
         ejection: How soon an endpoint is ejected, and how it comes back.
 
     Raises:
-        ConfigError: An address is none, or is there twice.
-        InvalidRequestError: A number or a name is not acceptable.
+        ConfigError: An address is none, or is there twice; a number or a name is not acceptable.
+        InvalidRequestError: A timeout is not acceptable.
 
     Example::
 

@@ -6,8 +6,16 @@ Decisions only, for both clients: they do the I/O, read the clock and hold the l
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from edge_runtime.client.arguments import check_whole
 from edge_runtime.client.deadline import Deadline
-from edge_runtime.client.ejection import Ejection, Health, checked, failed, succeeded
+from edge_runtime.client.ejection import (
+    Ejection,
+    Health,
+    checked,
+    failed,
+    refused,
+    succeeded,
+)
 from edge_runtime.client.endpoint import Endpoint
 from edge_runtime.client.policies import Policy, PolicyName, policy_named
 from edge_runtime.client.retrying import (
@@ -139,6 +147,10 @@ class Balancer:
             self._health[index], self.ejection, started=started, now=now, jitter=jitter
         )
 
+    def refused(self, index: int, *, started: float, now: float) -> None:
+        """Take note that an endpoint answered that it did not run a request."""
+        self._health[index] = refused(self._health[index], self.ejection, started=started, now=now)
+
     def checks_due(self, now: float) -> list[int]:
         """Give the endpoints that are to be asked whether they are ready."""
         return [index for index, health in enumerate(self._health) if health.is_check_due(now)]
@@ -204,6 +216,9 @@ class Course:
             self.succeeded(now)
             return
         self._balancer.release(self._index)
+        if outcome is Outcome.REFUSED and not isinstance(error, TransportError):
+            self._balancer.refused(self._index, started=self._started, now=now)
+            return
         # A later attempt has what time is left; that it was too little is not its endpoint's fault.
         if outcome is not Outcome.OVERDUE or len(self.tried) == 1:
             self._balancer.failed(self._index, started=self._started, now=now, jitter=jitter)
@@ -272,10 +287,9 @@ def balancer(
     """Make a balancer of what the caller of a client said; see ``BalancedClient``.
 
     Raises:
-        InvalidRequestError: A number or a name is not acceptable.
+        ConfigError: A number or a name is not acceptable.
     """
-    if connections < 1:
-        raise InvalidRequestError(f"connections must be 1 or more: {connections}")
+    check_whole("connections", connections, least=1)
     return Balancer(
         policy_named(policy, count, weights, first=int(jitter * count)),
         count,

@@ -3,6 +3,10 @@
 An endpoint that fails several times in a row is **ejected**: it gets no requests while another one
 is healthy. After a pause it is asked whether it is ready. If so it is admitted again; if not, the
 next pause is twice as long. One that fails again soon after it was admitted goes on where it was.
+
+A 503 of the protocol is no failure: the daemon lives, and it may be one model that is not loaded.
+Several in a row are a **doubt**: the endpoint is asked at once whether it is ready, and ejected
+only if it is not.
 """
 
 import math
@@ -19,10 +23,10 @@ class Ejection:
     """How soon an endpoint is ejected and how it comes back.
 
     Attributes:
-        failures: Failures in a row that eject it.
+        failures: Failures in a row that eject it; as many refusals raise a doubt.
         first_s: Seconds until an ejected endpoint is asked whether it is ready. Twice as many
             after every no; each pause is shortened at random by up to half, so that not all
-            clients ask at once.
+            clients ask at once. Doubts have it asked no more often than this.
         most_s: Most seconds between two questions.
         check_timeout_s: Seconds that it may take to answer.
 
@@ -57,6 +61,9 @@ class Health:
         changed_at: When it was ejected or admitted last.
         pause_s: The last pause before a check.
         doublings: How often that pause was doubled.
+        refusals: Refusals in a row, while it is admitted.
+        doubt_at: Since when (or from when on) a check is due although it is admitted.
+        checked_at: When a doubt was found to have no ground.
     """
 
     failures: int = 0
@@ -64,6 +71,9 @@ class Health:
     changed_at: float = -math.inf
     pause_s: float = 0.0
     doublings: int = 0
+    refusals: int = 0
+    doubt_at: float | None = None
+    checked_at: float = -math.inf
 
     @property
     def is_ejected(self) -> bool:
@@ -72,7 +82,8 @@ class Health:
 
     def is_check_due(self, now: float) -> bool:
         """Tell whether it is to be asked if it is ready."""
-        return self.check_at is not None and self.check_at <= now
+        due = self.doubt_at if self.check_at is None else self.check_at
+        return due is not None and due <= now
 
 
 def succeeded(health: Health, *, started: float, now: float) -> Health:
@@ -85,7 +96,26 @@ def succeeded(health: Health, *, started: float, now: float) -> Health:
     """
     if health.is_ejected:
         return health if started < health.changed_at else _admitted(health, now)
-    return replace(health, failures=0) if health.failures else health
+    if health.failures or health.refusals or health.doubt_at is not None:
+        return replace(health, failures=0, refusals=0, doubt_at=None)
+    return health
+
+
+def refused(health: Health, rules: Ejection, *, started: float, now: float) -> Health:
+    """Take note of a refusal: the daemon answered that it did not run a request.
+
+    Args:
+        health: As it was.
+        rules: When to doubt.
+        started: When the request began; one from before the last change is old news.
+        now: The time.
+    """
+    if health.is_ejected or health.doubt_at is not None or started < health.changed_at:
+        return health
+    refusals = health.refusals + 1
+    if refusals < rules.failures:
+        return replace(health, refusals=refusals)
+    return replace(health, refusals=0, doubt_at=max(now, health.checked_at + rules.first_s))
 
 
 def failed(health: Health, rules: Ejection, *, started: float, now: float, jitter: float) -> Health:
@@ -103,9 +133,7 @@ def failed(health: Health, rules: Ejection, *, started: float, now: float, jitte
     failures = health.failures + 1
     if failures < rules.failures:
         return replace(health, failures=failures)
-    is_relapse = now - health.changed_at < health.pause_s
-    doublings = health.doublings + 1 if is_relapse else 0
-    return _ejected(rules, doublings, since=now, now=now, jitter=jitter)
+    return _ejected_anew(health, rules, now=now, jitter=jitter)
 
 
 def checked(health: Health, rules: Ejection, *, ready: bool, now: float, jitter: float) -> Health:
@@ -118,8 +146,12 @@ def checked(health: Health, rules: Ejection, *, ready: bool, now: float, jitter:
         now: The time.
         jitter: A random number of [0, 1).
     """
-    if not health.is_ejected:  # a request was answered meanwhile
-        return health
+    if not health.is_ejected:
+        if health.doubt_at is None:  # a request was answered meanwhile
+            return health
+        if ready:
+            return replace(health, doubt_at=None, checked_at=now)
+        return _ejected_anew(health, rules, now=now, jitter=jitter)
     if ready:
         return _admitted(health, now)
     doublings = health.doublings + 1
@@ -128,6 +160,12 @@ def checked(health: Health, rules: Ejection, *, ready: bool, now: float, jitter:
 
 def _admitted(health: Health, now: float) -> Health:
     return replace(health, failures=0, check_at=None, changed_at=now)
+
+
+def _ejected_anew(health: Health, rules: Ejection, *, now: float, jitter: float) -> Health:
+    is_relapse = now - health.changed_at < health.pause_s
+    doublings = health.doublings + 1 if is_relapse else 0
+    return _ejected(rules, doublings, since=now, now=now, jitter=jitter)
 
 
 def _ejected(rules: Ejection, doublings: int, *, since: float, now: float, jitter: float) -> Health:

@@ -116,7 +116,15 @@ class Endpoint:
             raise ConfigError(
                 f"addresses is a list: [{str(addresses)!r}]; Client takes a single one"
             )
-        endpoints = tuple(cls.of(address) for address in addresses)
+        if not isinstance(addresses, Iterable):
+            raise ConfigError(
+                f"addresses is a list of the socket or URL of every daemon: {addresses!r}"
+            )
+        given = tuple(addresses)
+        for address in given:  # unlike one alone, none of several is the default
+            if not isinstance(address, str | os.PathLike | Endpoint):
+                raise ConfigError(f"addresses: {address!r} is no path, URL or Endpoint")
+        endpoints = tuple(cls.of(address) for address in given)
         if not endpoints:
             raise ConfigError("addresses is empty; give the socket or URL of every daemon")
         for place, endpoint in enumerate(endpoints):

@@ -1,10 +1,10 @@
 """Which of several endpoints gets the next request. Decisions only: no clock, I/O or lock."""
 
-import math
 from collections.abc import Sequence
 from typing import Final, Literal, Protocol, get_args
 
-from edge_runtime.errors import InvalidRequestError
+from edge_runtime.client.arguments import shares
+from edge_runtime.errors import ConfigError
 
 PolicyName = Literal["round_robin", "least_outstanding", "weighted"]
 
@@ -100,29 +100,18 @@ def policy_named(
         first: Whose turn is the first, where turns are taken.
 
     Raises:
-        InvalidRequestError: There is no such policy, or the weights do not fit it.
+        ConfigError: There is no such policy, or the weights do not fit it.
     """
     if name not in get_args(PolicyName):
         known = ", ".join(get_args(PolicyName))
-        raise InvalidRequestError(f"there is no policy {name!r}; there are {known}")
+        raise ConfigError(f"there is no policy {name!r}; there are {known}")
     if (name == "weighted") != (weights is not None):
-        raise InvalidRequestError(
+        raise ConfigError(
             f"policy {name!r} and weights {weights!r} do not fit: weights are what policy="
             "'weighted' needs, and no other has a use for them"
         )
     if weights is not None:
-        return Weighted(_checked(weights, count))
+        return Weighted(shares("weights", weights, count))
     if name == "round_robin":
         return RoundRobin(count, first)
     return LeastOutstanding(count, first)
-
-
-def _checked(weights: Sequence[float], count: int) -> Sequence[float]:
-    if len(weights) != count:
-        raise InvalidRequestError(f"{len(weights)} weights for {count} addresses: give one each")
-    for weight in weights:
-        if not 0 < weight < math.inf:
-            raise InvalidRequestError(
-                f"weight {weight} is not above 0; leave an address out that is to get nothing"
-            )
-    return weights

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, Literal, get_args
 
+from edge_runtime.client.arguments import check_share, check_whole
 from edge_runtime.errors import (
+    ConfigError,
     DeadlineExceededError,
     EdgeRuntimeError,
-    InvalidRequestError,
     ProtocolError,
     TransportError,
     UnavailableError,
@@ -61,7 +62,7 @@ class Retrying:
         budget: Retries as a share of the calls.
 
     Raises:
-        InvalidRequestError: There is no such policy, or a number is out of range.
+        ConfigError: There is no such policy, or a number is out of range.
     """
 
     retry: Retry = RETRY_DEFAULT
@@ -71,11 +72,9 @@ class Retrying:
     def __post_init__(self) -> None:
         if self.retry not in get_args(Retry):
             known = ", ".join(get_args(Retry))
-            raise InvalidRequestError(f"there is no retry {self.retry!r}; there are {known}")
-        if self.retries < 0:
-            raise InvalidRequestError(f"retries must be 0 or more: {self.retries}")
-        if not 0 <= self.budget <= 1:
-            raise InvalidRequestError(f"retry_budget is a share, 0 to 1: {self.budget}")
+            raise ConfigError(f"there is no retry {self.retry!r}; there are {known}")
+        check_whole("retries", self.retries, least=0)
+        check_share("retry_budget", self.budget)
 
 
 def outcome_of(error: EdgeRuntimeError) -> Outcome:

@@ -4,13 +4,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from edge_runtime.client import BalancedClient, Endpoint
+from edge_runtime.client import AsyncBalancedClient, BalancedClient, Endpoint
 from edge_runtime.errors import (
     ConfigError,
     DeadlineExceededError,
@@ -263,6 +265,10 @@ client.close()
         ([], "empty"),
         (["/run/a.sock", "unix:/run/a.sock"], "twice"),
         (["/run/a.sock", "127.0.0.1:8000"], "http://"),
+        (None, "addresses is a list"),
+        (7, "addresses is a list"),
+        (["/run/a.sock", None], "addresses: None"),
+        ([b"/run/a.sock"], "addresses: b'/run"),
     ],
 )
 def test_addresses_that_make_no_sense_are_refused(
@@ -278,17 +284,48 @@ def test_addresses_that_make_no_sense_are_refused(
     [
         {"policy": "random"},
         {"weights": [1]},
+        {"weights": ["1"], "policy": "weighted"},
         {"retry": "always"},
         {"retries": -1},
+        {"retries": 1.5},
+        {"retries": True},
         {"retry_budget": 2},
+        {"retry_budget": "0.2"},
+        {"connections": 0},
+        {"connections": 2.5},
+        {"connections": True},
+        {"connections": "2"},
+    ],
+)
+@pytest.mark.parametrize("kind", [BalancedClient, AsyncBalancedClient])
+def test_arguments_that_make_no_sense_are_refused_by_name(
+    kind: Callable[..., object], arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError, match=next(iter(arguments))):
+        kind(["/run/a.sock"], **arguments)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    with BalancedClient(
+        ["/run/a.sock", "/run/b.sock"],
+        policy="weighted",
+        weights=np.array([1.0, 2.0]),  # type: ignore[arg-type]
+        retries=np.int64(1),  # type: ignore[arg-type]
+        connections=np.int64(2),  # type: ignore[arg-type]
+    ) as client:
+        assert len(client.endpoint_states()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
         {"timeout_s": 0},
         {"attempt_timeout_s": 1},
         {"attempt_timeout_s": 0, "retry": "at_least_once"},
         {"connect_timeout_s": 0},
-        {"connections": 0},
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
+def test_timeouts_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         BalancedClient(["/run/a.sock"], **arguments)
 

@@ -20,7 +20,7 @@ from edge_runtime.errors import (
 )
 from tests.daemons import POLL_S, eventually
 from tests.scripted_predictions import AT_ONCE, BUSY, PATIENT, Seen, X, answer, http, many
-from tests.scripted_server import WAIT_S, Caller, answering, scripted_server
+from tests.scripted_server import WAIT_S, Caller, scripted_server
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -203,8 +203,8 @@ def test_an_ejected_endpoint_is_asked_when_somebody_calls_and_comes_back(run: Ru
 def test_closing_ends_the_checks(run: Run) -> None:
     async def main() -> None:
         hours = Ejection(failures=1, first_s=0.001, most_s=0.001, check_timeout_s=3600)
-        client = AsyncBalancedClient([hung.path, good.path], ejection=hours)
-        while not hangs.requests:  # it refuses the first, then leaves the check waiting
+        client = AsyncBalancedClient([hung.path, good.path], retry="at_least_once", ejection=hours)
+        while not hangs.requests:  # it leaves the first, and then has the check wait
             assert await number(client, timeout_s=0.1) == 1
         assert len(asyncio.all_tasks()) == 2
         await client.close()
@@ -214,7 +214,7 @@ def test_closing_ends_the_checks(run: Run) -> None:
 
     hangs = Seen()
     with (
-        scripted_server(answering(BUSY), *many(hangs.hanging)) as hung,
+        scripted_server(Seen().leaving, *many(hangs.hanging)) as hung,
         scripted_server(*many(Seen(answer(1)).answering)) as good,
     ):
         run(main())

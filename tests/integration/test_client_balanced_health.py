@@ -16,7 +16,7 @@ from edge_runtime.errors import (
     UnavailableError,
 )
 from tests.daemons import eventually
-from tests.scripted_predictions import AT_ONCE, BUSY, CHECK, Seen, answer, http, many, number
+from tests.scripted_predictions import AT_ONCE, BUSY, CHECK, READY, Seen, answer, http, many, number
 from tests.scripted_server import WAIT_S, Caller, scripted_server
 
 pytestmark = pytest.mark.integration
@@ -87,16 +87,45 @@ def test_an_endpoint_that_is_not_ready_stays_ejected() -> None:
 
         eventually(checked, "three checks")
         assert client.endpoint_states()[0].is_ejected
-        assert sum(request.startswith(b"POST") for request in asked) == 1
+        predictions = sum(request.startswith(b"POST") for request in asked)
+        assert [number(client) for _ in range(10)] == [1.0] * 10
+        assert sum(request.startswith(b"POST") for request in asked) == predictions
+
+
+def test_a_daemon_without_one_of_the_models_keeps_answering_for_the_others() -> None:
+    checks = 0
+
+    def lacks_one(caller: Caller) -> None:
+        nonlocal checks
+        while request := caller.read_request():
+            checks += request.startswith(CHECK)
+            caller.write(READY if request.startswith(CHECK) else BUSY)
+
+    # Not by models but by calls: one refusal makes a doubt here, so every call raises one.
+    with (
+        scripted_server(*many(lacks_one)) as server,
+        BalancedClient([server.path], ejection=AT_ONCE) as client,
+    ):
+
+        def is_asked() -> bool:
+            with pytest.raises(UnavailableError):
+                number(client)
+            assert not client.endpoint_states()[0].is_ejected
+            return checks >= 3
+
+        eventually(is_asked, "three checks")
 
 
 def test_to_say_that_it_is_not_ready_admits_no_endpoint() -> None:
     hours = Ejection(failures=1, first_s=3600, most_s=3600)
     with (
-        scripted_server(*many(Seen(BUSY).answering)) as server,
+        scripted_server(
+            lambda _: None,  # closes at once
+            *many(Seen(BUSY).answering),
+        ) as server,
         BalancedClient([server.path], ejection=hours) as client,
     ):
-        with pytest.raises(UnavailableError):
+        with pytest.raises(TransportError):
             number(client)
         assert client.endpoint_states()[0].is_ejected
         assert not client.model_ready("m")

@@ -4,20 +4,23 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import struct
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_runtime.client import Client
 from edge_runtime.errors import UnavailableError
 from tests.conftest import ROOT
-from tests.daemons import COMMAND, Daemon, daemon, eventually
+from tests.daemons import COMMAND, Daemon, UnixConnection, daemon, eventually
 from tests.models import gather, identity
 
 pytestmark = pytest.mark.integration
@@ -202,23 +205,81 @@ def _is_ready(client: Client) -> bool:
     return False
 
 
-def test_a_log_that_nobody_reads_holds_no_request_up(
-    models: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    socket = tmp_path_factory.mktemp("s") / "r.sock"
-    arguments = [COMMAND, "serve", *models, "--socket", str(socket)]
-    with (
-        subprocess.Popen(
-            [*arguments, "--state-dir", str(socket.parent)],
-            env={**os.environ, **ALL},
-            stderr=subprocess.PIPE,
-        ) as process,
-        Client(socket) as client,
-    ):
+def _is_ready_at(socket: Path) -> bool:
+    with Client(socket) as client:
+        return _is_ready(client)
+
+
+def _has_default_model(socket: Path) -> bool:
+    connection = UnixConnection(socket)
+    try:
+        connection.request("GET", "/model-info")
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def unread(
+    models: list[str], folder: Path, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Run a daemon whose standard error is a FIFO; give the end that nobody reads, too."""
+    fifo = folder / "stderr"
+    os.mkfifo(fifo)
+    # For both ways: to open it for one waits until somebody opens the other.
+    held = os.open(fifo, os.O_RDWR)
+    socket = folder / "r.sock"
+    command = [COMMAND, "serve", *models, *arguments, "--socket", str(socket)]
+    command += ["--state-dir", str(folder)]
+    with subprocess.Popen(command, env={**os.environ, **ALL}, stderr=held) as process:
         try:
-            eventually(lambda: _is_ready(client), "the daemon's being ready", 20.0)
-            for _ in range(4000):  # more than a pipe and the queue hold
-                assert client.live()
-            assert _left_out(client) > 0
+            eventually(lambda: _is_ready_at(socket), "the daemon's being ready", 20.0)
+            yield process, held
         finally:
             process.kill()
+            os.close(held)
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(
+    models: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    settings = folder / "c.toml"
+    settings.write_text("", "utf-8")
+    arguments = ("--config", str(settings))
+    with unread(models, folder, *arguments) as (process, _), Client(folder / "r.sock") as client:
+        for _ in range(4000):  # more than a pipe and the queue hold
+            assert client.live()
+        assert _left_out(client) > 0
+        settings.write_text('default_model = "same"\n', "utf-8")
+        process.send_signal(signal.SIGHUP)  # which logs, as does a load
+        eventually(lambda: _has_default_model(folder / "r.sock"), "the reload")
+        assert client.infer("same", {"x": np.zeros((1, 2), np.float32)})["y"].shape == (1, 2)
+        assert client.ready()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+def test_what_waits_is_written_at_the_end_where_somebody_reads_again(
+    models: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("s")
+    with unread(models, folder) as (process, held), Client(folder / "r.sock") as client:
+        for _ in range(4000):
+            assert client.live()
+        with ThreadPoolExecutor(1) as threads:
+            text = threads.submit(_until, held, b"edge_runtime.daemon: stopped\n")
+            process.send_signal(signal.SIGTERM)
+            lines = text.result(20).decode().splitlines()
+        assert process.wait(20) == 0
+    assert all(" edge_runtime." in line for line in lines)
+    assert any("records left out" in line and "queue" in line for line in lines)
+
+
+def _until(descriptor: int, end: bytes) -> bytes:
+    """Read a descriptor until the end is seen."""
+    text = b""
+    while not text.endswith(end):
+        assert select.select([descriptor], [], [], 20.0)[0], text[-1000:]
+        text += os.read(descriptor, 2**16)
+    return text

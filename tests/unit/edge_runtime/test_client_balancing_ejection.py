@@ -36,6 +36,17 @@ class Endpoint:
             self.health, self.rules, started=at, now=self.now, jitter=jitter
         )
 
+    def refuse(self, started: float | None = None) -> None:
+        """Answer that a request was not run."""
+        at = self.now if started is None else started
+        self.health = ejection.refused(self.health, self.rules, started=at, now=self.now)
+
+    def doubt(self) -> None:
+        """Refuse until there is a doubt."""
+        for _ in range(self.rules.failures):
+            self.refuse()
+        assert self.health.doubt_at is not None
+
     def check(self, *, ready: bool, jitter: float = 0.0) -> None:
         """Answer a check."""
         self.health = ejection.checked(
@@ -145,6 +156,69 @@ def test_an_answer_to_what_was_sent_meanwhile_counts_more_than_a_failed_check() 
     assert not endpoint.health.is_ejected
 
 
+@given(st.integers(1, 9), st.integers(1, 100))
+def test_refusals_alone_never_eject(failures: int, refusals: int) -> None:
+    endpoint = Endpoint(Ejection(failures=failures))
+    for _ in range(refusals):
+        endpoint.refuse()
+        assert not endpoint.health.is_ejected
+    assert endpoint.health.is_check_due(endpoint.now) == (refusals >= failures)
+
+
+def test_one_that_refuses_several_in_a_row_and_is_not_ready_is_ejected() -> None:
+    endpoint = Endpoint()
+    endpoint.doubt()
+    endpoint.check(ready=False)
+    assert endpoint.health.is_ejected
+    assert endpoint.health.pause_s == RULES.first_s
+    endpoint.wait_for_check()
+    endpoint.check(ready=True)
+    endpoint.doubt()
+    endpoint.check(ready=False)
+    assert endpoint.health.pause_s == 2 * RULES.first_s
+
+
+def test_one_that_refuses_and_is_ready_is_not_asked_all_the_time() -> None:
+    endpoint = Endpoint()
+    endpoint.doubt()
+    assert endpoint.health.is_check_due(endpoint.now)
+    endpoint.check(ready=True)
+    assert not endpoint.health.is_ejected
+    endpoint.doubt()
+    assert not endpoint.health.is_check_due(endpoint.now)
+    assert endpoint.health.is_check_due(endpoint.now + RULES.first_s)
+
+
+def test_an_answer_ends_a_doubt() -> None:
+    endpoint = Endpoint()
+    endpoint.doubt()
+    endpoint.succeed()
+    assert not endpoint.health.is_check_due(endpoint.now)
+    endpoint.check(ready=False)  # of a check that was under way
+    assert not endpoint.health.is_ejected
+
+
+def test_refusals_do_not_hide_failures() -> None:
+    endpoint = Endpoint()
+    for _ in range(RULES.failures):
+        endpoint.refuse()
+        assert not endpoint.health.is_ejected
+        endpoint.fail()
+    assert endpoint.health.is_ejected
+
+
+def test_a_refusal_to_what_was_sent_before_an_ejection_changes_nothing() -> None:
+    endpoint = Endpoint()
+    endpoint.eject()
+    before = endpoint.now - 1
+    endpoint.refuse()
+    assert endpoint.health.refusals == 0
+    endpoint.wait_for_check()
+    endpoint.check(ready=True)
+    endpoint.refuse(started=before)
+    assert endpoint.health.refusals == 0
+
+
 def test_news_from_before_the_last_change_change_nothing() -> None:
     endpoint = Endpoint()
     endpoint.eject()
@@ -163,7 +237,9 @@ def test_news_from_before_the_last_change_change_nothing() -> None:
 
 events = st.lists(
     st.tuples(
-        st.sampled_from(["succeed", "fail", "ready", "not ready"]), st.integers(0, 64), jitters
+        st.sampled_from(["succeed", "fail", "refuse", "ready", "not ready"]),
+        st.integers(0, 64),
+        jitters,
     )
 )
 
@@ -181,6 +257,8 @@ def test_decisions_do_not_depend_on_what_time_it_is(
                     endpoint.succeed()
                 case "fail":
                     endpoint.fail(jitter=round(jitter))
+                case "refuse":
+                    endpoint.refuse()
                 case _:
                     endpoint.check(ready=what == "ready", jitter=round(jitter))
         first, second = (endpoint.health for endpoint in endpoints)
@@ -200,6 +278,8 @@ def test_an_ejected_one_is_always_checked_within_the_longest_pause(
                 endpoint.succeed()
             case "fail":
                 endpoint.fail(jitter=jitter)
+            case "refuse":
+                endpoint.refuse()
             case _:
                 endpoint.check(ready=what == "ready", jitter=jitter)
         assert not endpoint.health.is_ejected or endpoint.health.is_check_due(

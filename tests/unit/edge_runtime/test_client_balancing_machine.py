@@ -155,7 +155,6 @@ class Balancing(RuleBasedStateMachine):
     def check(self, ready: bool, jitter: float) -> None:  # noqa: FBT001 - a strategy fills it
         """Ask those that are due."""
         for index in self.balancer.checks_due(self.now):
-            assert self.balancer.states(self.endpoints)[index].is_ejected
             self.balancer.checked(index, ready=ready, now=self.now, jitter=jitter)
             assert self.balancer.states(self.endpoints)[index].is_ejected != ready
 
@@ -180,7 +179,7 @@ class Balancing(RuleBasedStateMachine):
         if hasattr(self, "balancer"):
             states = self.balancer.states(self.endpoints)
             ejected = [index for index, state in enumerate(states) if state.is_ejected]
-            assert self.balancer.checks_due(self.now + RULES.most_s) == ejected
+            assert set(ejected) <= set(self.balancer.checks_due(self.now + RULES.most_s))
 
 
 TestBalancing = Balancing.TestCase

@@ -15,7 +15,7 @@ from edge_runtime.client.policies import (
     Weighted,
     policy_named,
 )
-from edge_runtime.errors import InvalidRequestError
+from edge_runtime.errors import ConfigError
 
 COUNT = 6
 
@@ -103,11 +103,24 @@ def test_weighted_goes_on_in_proportion_after_one_was_out() -> None:
         ("weighted", [1, -1]),
         ("weighted", [1, float("nan")]),
         ("weighted", [1, float("inf")]),
+        ("weighted", [1, 10**400]),
+        ("weighted", [1e-300, 1e300]),
+        ("weighted", [1, "1"]),
+        ("weighted", [1, True]),
+        ("weighted", [1, None]),
+        ("weighted", "12"),
+        ("weighted", 2),
     ],
 )
-def test_a_policy_that_makes_no_sense_is_refused(name: Any, weights: list[float] | None) -> None:  # noqa: ANN401 - also none of the names
-    with pytest.raises(InvalidRequestError):
+def test_a_policy_that_makes_no_sense_is_refused(name: Any, weights: Any) -> None:  # noqa: ANN401 - also none of the names
+    with pytest.raises(ConfigError, match=r"policy|weights"):
         policy_named(name, 2, weights)
+
+
+def test_weights_whose_sum_is_infinite_keep_their_proportions() -> None:
+    policy = policy_named("weighted", 3, [1.5e308, 1.5e308, 0.75e308])
+    chosen = [policy.choose([0, 1, 2], [0, 0, 0]) for _ in range(100)]
+    assert [chosen.count(index) for index in range(3)] == [40, 40, 20]
 
 
 @given(flags, st.data(), st.booleans())

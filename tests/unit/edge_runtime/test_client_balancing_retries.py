@@ -260,7 +260,7 @@ def test_a_late_attempt_s_short_time_is_not_its_endpoint_s_fault() -> None:
     "arguments", [("always", 2, 0.2), ("unsent", -1, 0.2), ("unsent", 2, -0.1), ("unsent", 2, 1.1)]
 )
 def test_retries_that_make_no_sense_are_refused(arguments: tuple[Retry, int, float]) -> None:
-    with pytest.raises(errors.InvalidRequestError):
+    with pytest.raises(errors.ConfigError):
         Retrying(*arguments)
 
 

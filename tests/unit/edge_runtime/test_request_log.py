@@ -78,6 +78,7 @@ class Loop:
 
     now_s: float = 1000.0
     timers: list[Timer] = field(default_factory=list)
+    is_closed: bool = False
 
     def time(self) -> float:
         """Tell the time."""
@@ -87,6 +88,12 @@ class Loop:
         """Set a timer."""
         self.timers.append(Timer(self.now_s + delay_s, call, self.timers))
         return self.timers[-1]
+
+    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
+        """Call it, or say that the loop is closed."""
+        if self.is_closed:
+            raise RuntimeError
+        call()
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -256,6 +263,16 @@ def test_records_that_the_log_does_not_take_are_counted_and_told(setting: Settin
     setting.written.is_full = False
     setting.log.close()
     assert setting.written.fields() == [{"left_out": 5, "left_out_by": {"queue": 5}}]
+
+
+def test_records_of_all_else_that_had_no_place_are_counted_and_told(setting: Setting) -> None:
+    setting.log.lost()
+    assert setting.statistics.records_dropped == 1
+    setting.loop.advance(60)
+    assert setting.written.fields() == [{"left_out": 1, "left_out_by": {"queue": 1}}]
+    setting.loop.is_closed = True
+    setting.log.lost()
+    assert setting.statistics.records_dropped == 1
 
 
 def test_a_closed_log_wants_nothing(setting: Setting) -> None:
