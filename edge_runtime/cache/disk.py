@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -19,7 +20,7 @@ from edge_runtime.cache.index import KeyIndex, fingerprint
 from edge_runtime.cache.life import Clock, Policy
 from edge_runtime.cache.store import Row, Written
 from edge_runtime.cache.subject import Identity, Subject
-from edge_runtime.cache.worker import Opened, Worker
+from edge_runtime.cache.worker import Opened, Outcome, Worker
 from edge_runtime.settings import Cache
 
 _log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 BATCH_BYTES: Final = 1_048_576
 BATCH_ROWS: Final = 256
 READS_MAX: Final = 256
+_RETRY_S_MIN: Final = 1.0
 
 Found = Callable[[Entry | None], None]
 
@@ -69,7 +71,10 @@ class Disk:
         self._queued_bytes = 0  # handed to the thread and not written yet
         self._flushing: asyncio.TimerHandle | None = None
         self._wanted: set[Identity] = set()
-        self._forgetting: set[Identity] = set()
+        self._forgetting: dict[Identity, int] = {}  # and which request was the last to say so
+        self._failed: dict[Identity, int] = {}  # those of them that could not be forgotten yet
+        self._clearing = 0  # requests to remove everything that are not done
+        self._retrying: asyncio.TimerHandle | None = None
         self._is_closed = False
         self.worker = Worker(Folder(path), settings, clock, lambda it: self._post(self._open, it))
         self._urgent: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
@@ -89,7 +94,7 @@ class Disk:
     def may_hold(self, identity: Identity, key: bytes) -> bool:
         """Say at once whether an answer may be on disk; a no is certain enough not to look."""
         index = self._index
-        if index is None or self._is_stalled or self._is_closed:
+        if index is None or self._is_stalled or self._is_closed or self._clearing:
             return False
         return fingerprint(key) in index and identity not in self._forgetting
 
@@ -158,14 +163,14 @@ class Disk:
             if self._index is not None:
                 self._index.add_all(written.added)
             self._gone(written.gone)
+            self._retry()
 
         self._submit(lambda: self.worker.write(rows), done)
 
     def describe(self, subject: Subject, policy: Policy) -> None:
-        """Take note of a version; what it replaces is forgotten."""
+        """Take note of a version; what it replaces is forgotten, and so is what was to be."""
         identity = subject.identity
         self._wanted = {each for each in self._wanted if each[:2] != identity[:2]} | {identity}
-        self._forgetting.discard(identity)
         self._submit(lambda: self.worker.describe(subject, policy), self._forget_all)
 
     def forget(
@@ -173,33 +178,72 @@ class Disk:
         identity: Identity,
         *,
         for_good: bool = True,
-        done: Callable[[], None] = lambda: None,
+        done: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Remove every answer of a version, bit by bit; from now on none of them is found.
 
         Args:
-            identity: The version.
+            identity: The version; with an empty number: every version of the model that is on
+                disk. Those that are asked for must be named for themselves.
             for_good: Whether it may be forgotten that there was such a version.
-            done: Called when it is done.
+            done: Called when it is done, with an empty text, or when it failed, with the reason.
+                What failed is tried again until it is done.
         """
         self._pending = [row for row in self._pending if row.subject.identity != identity]
         self._pending_bytes = sum(row.entry.size_bytes for row in self._pending)
         if for_good:
             self._wanted.discard(identity)
-        self._forgetting.add(identity)
-        self._forget_some(identity, for_good=for_good, done=done)
-
-    def _forget_some(self, identity: Identity, *, for_good: bool, done: Callable[[], None]) -> None:
-        def forgot(result: tuple[set[int], bool]) -> None:
-            gone, more = result
-            self._gone(gone)
-            if more and identity in self._forgetting and not self._is_closed:
-                self._forget_some(identity, for_good=for_good, done=done)
-            else:  # or it came back meanwhile
-                self._forgetting.discard(identity)
-                done()
-
+        number = self._number = self._number + 1
+        self._forgetting[identity] = number
+        forgot = partial(self._forgot, identity, number, done)
         self._submit(lambda: self.worker.forget(identity, for_good=for_good), forgot)
+
+    def _forgot(
+        self,
+        identity: Identity,
+        number: int,
+        done: Callable[[str], None],
+        result: tuple[set[int], Outcome],
+    ) -> None:
+        gone, outcome = result
+        self._gone(gone)
+        if outcome is Outcome.MORE and not self._is_closed:
+            forgot = partial(self._forgot, identity, number, done)
+            self._submit(lambda: self.worker.go_on(identity), forgot)
+        elif outcome is Outcome.DONE:
+            if self._forgetting.get(identity) == number:
+                del self._forgetting[identity]
+            done("")
+        else:
+            self._failed[identity] = self._forgetting.get(identity, number)
+            self._retry_later()
+            done(self._reason())
+
+    def _reason(self) -> str:
+        return self.worker.problem or "the file cannot be changed now"
+
+    def _retry_later(self) -> None:
+        if self._retrying is None and not self._is_closed:
+            delay_s = max(self.worker.retry_in_s, _RETRY_S_MIN)
+            self._retrying = self._loop.call_later(delay_s, self._retry)
+
+    def _retry(self) -> None:
+        """Try what failed again; if it is too early for that, later."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+            self._retrying = None
+        if self._is_closed or not (self._failed or self._clearing):
+            return
+        if self.worker.is_paused:
+            self._retry_later()
+            return
+        failed, self._failed = self._failed, {}
+        if self._clearing:
+            cleared = partial(self._cleared, self._clearing, _nothing)
+            self._submit(self.worker.retry_clear, cleared)
+        for identity, number in failed.items():
+            forgot = partial(self._forgot, identity, number, _nothing)
+            self._submit(partial(self.worker.go_on, identity), forgot)
 
     def _forget_all(self, identities: list[Identity]) -> None:
         for identity in identities:
@@ -207,11 +251,26 @@ class Disk:
             if identity not in self._forgetting and identity not in self._wanted:
                 self.forget(identity)
 
-    def clear(self) -> None:
-        """Remove everything."""
+    def clear(self, done: Callable[[str], None] = lambda _: None) -> None:
+        """Remove everything; from now on nothing is found.
+
+        Args:
+            done: Called when it is done or failed, as in ``forget``.
+        """
         self._pending, self._pending_bytes = [], 0
         self._index = None
-        self._submit(self.worker.clear, _nothing)
+        number = self._number = self._number + 1
+        self._clearing = number
+        self._submit(self.worker.clear, partial(self._cleared, number, done))
+
+    def _cleared(self, number: int, done: Callable[[str], None], is_done: bool) -> None:  # noqa: FBT001 - what the thread says
+        if is_done:
+            if self._clearing == number:
+                self._clearing = 0
+            done("")
+        else:
+            self._retry_later()
+            done(self._reason())
 
     def after(self, done: Callable[[], None]) -> None:
         """Call back when everything that was asked for so far is done."""
@@ -229,6 +288,8 @@ class Disk:
         if not self._is_closed:
             self.flush()
             self._is_closed = True
+            if self._retrying is not None:
+                self._retrying.cancel()
             for found, timer in self._reads.values():
                 timer.cancel()
                 self._loop.call_soon(found, None)
@@ -267,12 +328,13 @@ class Disk:
             _log.debug("nobody waits for the cache's disk any more")
 
     def _open(self, opened: Opened | None) -> None:
-        if opened is None:
+        if opened is None or self._is_closed:
             self._index = None
             return
         self._index = opened.index
         self._known(opened.subjects)
         self._forget_all(opened.retired)
+        self._retry()
 
     def _gone(self, fingerprints: Iterable[int]) -> None:
         if self._index is not None:

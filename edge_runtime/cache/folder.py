@@ -99,9 +99,7 @@ class Folder:
             OSError: It cannot be renamed.
         """
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        for side in SIDES:
-            # What was not yet in the file belongs to it; alone it is no use to anybody.
-            Path(f"{self.database}{side}").unlink(missing_ok=True)
+        self.remove_sides()
         self.database.rename(self.database.with_name(f"{DATABASE}{_BROKEN}{now}"))
         for old in self.quarantined()[:-QUARANTINED_MAX]:
             old.unlink(missing_ok=True)
@@ -110,6 +108,16 @@ class Folder:
     def quarantined(self) -> list[Path]:
         """List the broken files, the oldest first."""
         return sorted(self.path.glob(f"{DATABASE}{_BROKEN}*"))
+
+    def remove_sides(self) -> None:
+        """Remove what SQLite put beside the file.
+
+        Raises:
+            OSError: It cannot be removed.
+        """
+        for side in SIDES:
+            # What was not yet in the file belongs to it; alone it is no use to anybody.
+            Path(f"{self.database}{side}").unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the file and everything beside it; only for who has taken the folder.

@@ -141,12 +141,13 @@ class PredictionCache:
         if cache is not None:
             self._close(cache)
 
-    def clear(self, model: str = "", done: Callable[[], None] | None = None) -> None:
-        """Remove every answer of a model, or of all.
+    def clear(self, model: str = "", done: Callable[[str], None] = lambda _: None) -> None:
+        """Remove every answer of a model, or of all; from now on none of them is given.
 
         Args:
             model: Empty: all, and the file with them.
-            done: Called when it is done on disk too.
+            done: Called with an empty text when it is done on disk too, and with the reason if
+                that cannot be done now; then it is tried again and again.
         """
         self._parts.generation += 1
         disk = self._parts.disk
@@ -154,11 +155,12 @@ class PredictionCache:
             self._clear_model(model, done)
             return
         self._parts.front.clear()
-        if disk is not None:
-            disk.clear()
-        self._after(done)
+        if disk is None:
+            self._loop.call_soon(done, "")
+        else:
+            disk.clear(done)
 
-    def _clear_model(self, model: str, done: Callable[[], None] | None) -> None:
+    def _clear_model(self, model: str, done: Callable[[str], None]) -> None:
         identities: set[Identity] = set()
         for cache in self._caches.values():
             if cache.subject.model == model:
@@ -166,20 +168,21 @@ class PredictionCache:
                 identities.add(cache.subject.identity)
         disk = self._parts.disk
         if disk is None:
-            self._after(done)
+            self._loop.call_soon(done, "")
             return
-        identities |= {each for each in disk.worker.held if each[0] == model}
-        left = set(identities)
+        every: Identity = (model, "", "", "")  # with what is on disk and not known here
+        left = {every, *identities}
+        problems: list[str] = []
 
-        def forgot(identity: Identity) -> None:
+        def forgot(identity: Identity, problem: str) -> None:
             left.discard(identity)
+            if problem:
+                problems.append(problem)
             if not left:
-                self._after(done)
+                self._after(partial(done, problems[0] if problems else ""))
 
-        for identity in identities:
+        for identity in [every, *identities]:
             disk.forget(identity, for_good=False, done=partial(forgot, identity))
-        if not identities:
-            self._after(done)
 
     def flush(self, done: Callable[[], None] | None = None) -> None:
         """Write what waits to be written without waiting for more.

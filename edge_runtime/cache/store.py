@@ -91,6 +91,8 @@ class Store:
 
     def __init__(self, connection: sqlite3.Connection, path: Path, settings: Cache) -> None:
         self._connection = connection
+        self._path = path
+        self._place: tuple[int, int] | None = None  # never in place
         self._log = f"{path}-wal"
         reserved = min(settings.disk_bytes // 2, RESERVED_BYTES)
         self._most_bytes = settings.disk_bytes - reserved
@@ -119,6 +121,7 @@ class Store:
             OlderSchemaError: It must be migrated.
             ForeignSchemaError: It is of a newer program.
         """
+        place = _place(path)  # before: if it is replaced meanwhile, this does not fit any more
         connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
         try:
             version = pragma(connection, "user_version")
@@ -127,16 +130,26 @@ class Store:
             if version > SCHEMA_VERSION:
                 raise ForeignSchemaError(f"schema {version} is of a newer program")  # noqa: TRY301
             _prepare(connection)
-            return cls(connection, path, settings)
+            store = cls(connection, path, settings)
         except BaseException:
             connection.close()
             raise
+        store._place = place
+        return store
 
     def close(self) -> None:
         """Write the log back and close the file."""
         self._connection.close()
 
+    def is_in_place(self) -> bool:
+        """Say whether the file's name still leads to the file that is open."""
+        return _place(self._path) == self._place is not None
+
     # -- what is there -------------------------------------------------------------------------
+
+    def identities(self, model: str) -> list[Identity]:
+        """List the versions of a model, those without answers too."""
+        return [identity for identity in self._ids if identity[0] == model]
 
     def fingerprints(self) -> Iterator[int]:
         """List the fingerprint of every row."""
@@ -353,6 +366,15 @@ class Store:
             return os.stat(self._log).st_size  # noqa: PTH116 - half of pathlib's time
         except FileNotFoundError:
             return 0
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Tell a file from every other; by its name, as closing a second opening drops all locks."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

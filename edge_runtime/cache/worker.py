@@ -13,12 +13,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from edge_runtime.cache.entry import CorruptEntryError, Entry
+from edge_runtime.cache.fault import Fault, fault
 from edge_runtime.cache.folder import Folder, FolderError, InUseError
 from edge_runtime.cache.index import KeyIndex
 from edge_runtime.cache.life import Clock, Policy
 from edge_runtime.cache.store import (
     ForeignSchemaError,
-    LogTooLongError,
     OlderSchemaError,
     Row,
     Store,
@@ -38,30 +38,14 @@ PAUSE_S: Final = 30.0
 PAUSE_S_MAX: Final = 3600.0
 CORRUPT_ROWS_MAX: Final = 16  # with more, the file as a whole is not believed
 BROKEN_FILES_MAX: Final = 3  # within an hour of each other; the next is not begun at once
-_WRITE_CODES: Final = frozenset({
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_FSYNC,
-})  # fmt: skip
-_PASSING_CODES: Final = frozenset({
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_INTERRUPT,
-})  # fmt: skip
 
 
-class Fault(Enum):
-    """What an error says of the file."""
+class Outcome(Enum):
+    """How far forgetting has come."""
 
-    BROKEN = "broken"
-    NOT_WRITABLE = "not writable"
-    PASSING = "passing"
+    DONE = "done"
+    MORE = "more"  # to remove
+    FAILED = "failed"  # for now: it is still owed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +61,6 @@ class Opened:
     index: KeyIndex
     subjects: list[Subject]
     retired: list[Identity]
-
-
-def fault(error: Exception) -> Fault:
-    """Judge an error; pure."""
-    if isinstance(error, LogTooLongError):
-        return Fault.NOT_WRITABLE
-    if isinstance(error, sqlite3.Error):
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
-        if code in _WRITE_CODES or code & 0xFF in _WRITE_CODES:
-            return Fault.NOT_WRITABLE
-        return Fault.PASSING if code & 0xFF in _PASSING_CODES else Fault.BROKEN
-    # A broken page can hold values of any type, so an error of any other type means that too.
-    return Fault.PASSING if isinstance(error, OSError | MemoryError) else Fault.BROKEN
 
 
 class Worker:
@@ -126,7 +97,8 @@ class Worker:
         self._wanted: dict[Identity, tuple[Subject, Policy]] = {}  # one of each version
         self._is_anothers = False  # the folder: another daemon's
         self._owes_clear = False
-        self._owed: set[Identity] = set()  # to be forgotten when there is a file again
+        self._owed: set[Identity] = set()  # to be forgotten, now or when that can be done again
+        self._is_moved = False  # the file: what lies beside its name is not of what lies there
         self._corrupt_rows = 0
         self._broken_in_a_row = 0
         self._broken_s = float("-inf")
@@ -144,6 +116,11 @@ class Worker:
         """Whether nothing will be written for a while."""
         return self._clock.monotonic_s() < self._retry_s
 
+    @property
+    def retry_in_s(self) -> float:
+        """Seconds until something will be written again; 0: now."""
+        return max(0.0, self._retry_s - self._clock.monotonic_s())
+
     def open(self) -> None:
         """Open the file, unless that failed a short while ago."""
         if self._store is not None or self.is_paused:
@@ -154,23 +131,33 @@ class Worker:
                 self._folder.remove()
                 self._folder.take()
                 self._owes_clear = False
+                self._owed.clear()
+            elif self._is_moved:
+                self._folder.remove_sides()
+            self._is_moved = False
             store = self._open_store()
-            self._store = store
-            for identity in self._owed:
-                while store.forget(identity)[1]:
-                    pass
-            self._owed.clear()
-            for subject, policy in self._wanted.values():
-                store.describe(subject, policy)
-            index = KeyIndex(self._settings.disk_answers)
-            index.add_all(store.fingerprints())
-            found = Opened(index, store.subjects(), store.retired())
-            self._look(store)
+            try:
+                found = self._begin(store)
+            except BaseException:
+                store.close()
+                raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the cache goes on in memory
             self._failed(error)
             return
+        self._store = store
         self._is_well()
         self._opened(found)
+
+    def _begin(self, store: Store) -> Opened:
+        """Do what is owed to a file that was just opened, and look what is in it."""
+        self._pay(store, set(self._owed))
+        for subject, policy in self._wanted.values():
+            store.describe(subject, policy)
+        index = KeyIndex(self._settings.disk_answers)
+        index.add_all(store.fingerprints())
+        found = Opened(index, store.subjects(), store.retired())
+        self._look(store)
+        return found
 
     def read(self, key: bytes) -> Entry | None:
         """Find an answer; ``None``: there is none, or it cannot be read."""
@@ -188,16 +175,25 @@ class Worker:
 
     def write(self, rows: Sequence[Row]) -> Written | None:
         """Write a batch; ``None``: nothing was written."""
+        self._check_place()
         self.open()
         if self._store is None or self.is_paused:
             return None
         if not self.wear.allows(self._clock.monotonic_s()):
             self.problem = "as much was written in this hour as may be"
             return None
-        written = self._attempt(lambda store: store.write(rows, self._clock.wall_s()), None)
+        written = self._attempt(lambda store: self._write(store, rows), None)
         if written is not None:
             self._attempt(self._look, None)
             self._is_well()
+        return written
+
+    def _write(self, store: Store, rows: Sequence[Row]) -> Written:
+        models = {row.subject.model for row in rows}
+        # What is owed first: it must not take the new answers along.
+        gone = self._pay(store, {each for each in self._owed if each[0] in models})
+        written = store.write(rows, self._clock.wall_s())
+        written.gone |= gone.difference(written.added)
         return written
 
     def describe(self, subject: Subject, policy: Policy) -> list[Identity]:
@@ -212,11 +208,11 @@ class Worker:
         self._attempt(lambda store: store.describe(subject, policy), None)
         return self._attempt(lambda store: store.retired(), [])
 
-    def forget(self, identity: Identity, *, for_good: bool) -> tuple[set[int], bool]:
-        """Remove some answers of a version.
+    def forget(self, identity: Identity, *, for_good: bool) -> tuple[set[int], Outcome]:
+        """Remove some answers of a version, and owe the rest.
 
         Args:
-            identity: The version.
+            identity: The version; with an empty number: every version of the model.
             for_good: Whether it may be forgotten that there was such a version.
 
         Returns:
@@ -224,27 +220,85 @@ class Worker:
         """
         if for_good:
             self._wanted.pop(identity, None)
-        if self._store is None and not self._is_anothers:
-            self._owed.add(identity)
-        nothing: tuple[set[int], bool] = (set(), False)
-        gone, more = self._attempt(lambda store: store.forget(identity), nothing)
-        if not more and identity in self._wanted:
-            self.describe(*self._wanted[identity])
-        self._attempt(self._look, None)
-        return gone, more
+        if not identity[1]:
+            self._retry_s = float("-inf")  # somebody asks: a pause may as well end here
+        self._owed.add(identity)
+        return self.go_on(identity)
 
-    def clear(self) -> None:
-        """Remove the file with all that was in it and beside it, and begin a new one."""
+    def go_on(self, identity: Identity) -> tuple[set[int], Outcome]:
+        """Remove some more of what is owed; as ``forget``."""
+        self._check_place()
+        self.open()  # which does what is owed, too
+        if self._store is None and self._is_anothers:
+            self._owed.clear()  # what is not ours is not ours to clear
+        gone: set[int] = set()
+        if identity in self._owed and not self.is_paused:
+            gone = self._attempt(lambda store: self._forget(store, identity), gone)
+            self._attempt(self._look, None)
+        if identity not in self._owed:
+            return gone, Outcome.DONE
+        return gone, Outcome.MORE if gone else Outcome.FAILED
+
+    def clear(self) -> bool:
+        """Remove the file with all that was in it and beside it, and begin a new one.
+
+        Returns:
+            Whether it is removed; else it will be before it is opened.
+        """
+        self._check_place()
         self._close_store()
         self._opened(None)
         self._owes_clear = True
         self._retry_s = float("-inf")  # somebody asks: a pause may as well end here
         self.open()
+        return not self._owes_clear
+
+    def retry_clear(self) -> bool:
+        """Remove the file if it is still to be removed; as ``clear``."""
+        self.open()
+        return not self._owes_clear
 
     def close(self) -> None:
-        """Close the file and let other daemons have it."""
+        """Do what is owed if that is possible, close the file and let other daemons have it."""
+        if self._owed or self._owes_clear:
+            self._check_place()
+            self._retry_s = float("-inf")
+            self.open()
+            self._attempt(lambda store: self._pay(store, set(self._owed)), None)
         self._close_store()
         self._folder.release()
+
+    def _pay(self, store: Store, owed: set[Identity]) -> set[int]:
+        """Forget all that is owed of these; fingerprints that are gone."""
+        gone: set[int] = set()
+        for identity in owed:
+            while identity in self._owed:
+                gone |= self._forget(store, identity)
+        return gone
+
+    def _forget(self, store: Store, identity: Identity) -> set[int]:
+        """Remove some of what is owed; fingerprints that are gone."""
+        versions = [identity] if identity[1] else store.identities(identity[0])
+        for each in versions:
+            gone, _ = store.forget(each)
+            if gone:
+                return gone
+        for each, (subject, policy) in self._wanted.items():
+            if each == identity or (each[0] == identity[0] and not identity[1]):
+                store.describe(subject, policy)
+        self._owed.discard(identity)
+        return set()
+
+    def _check_place(self) -> None:
+        """Let go of a file that is not where it was: somebody removed or replaced it."""
+        if self._store is None or self._store.is_in_place():
+            return
+        self.errors += 1
+        _log.warning("the cache's file was removed or replaced while in use; it is opened anew")
+        self._close_store()
+        self._opened(None)
+        self._is_moved = True
+        self._folder.release()  # the lock may be gone with it
 
     def _open_store(self) -> Store:
         path = self._folder.database

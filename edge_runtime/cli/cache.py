@@ -94,7 +94,7 @@ def run(options: argparse.Namespace) -> int:
         if options.action == "clear":
             return _clear(folder, daemon, status, options)
         with _inspection(folder) as inspection:
-            return export(inspection, options)
+            return export(inspection, folder.path, options)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -218,8 +218,12 @@ def _clear(
 ) -> int:
     what = f"every answer of {options.model}" if options.model else "every answer"
     if status is not None:
+        is_known = _is_known(folder, status, options.model)
         daemon.clear(options.model)
-        say(f"cleared {what} (the daemon did)")
+        if is_known:
+            say(f"cleared {what} (the daemon did)")
+        else:
+            say(f"nothing of {options.model} is kept: nothing to clear")
         return ExitCode.DONE
     if not folder.path.exists():
         say(f"there is no cache in {folder.path}: nothing to clear")
@@ -235,15 +239,32 @@ def _clear(
         raise ArtifactError(
             f"cannot clear {folder.path}: {error}; run this as its owner"
         ) from error
+    is_known = not options.model
     try:
         if options.model and folder.database.stat().st_size:
             with Inspection(folder.database) as inspection:
-                inspection.forget(options.model)
+                is_known = bool(inspection.forget(options.model))
         elif not options.model:
             folder.remove()
     except OSError as error:
         raise ArtifactError(f"cannot clear {folder.path}: {error}") from error
     finally:
         folder.release()
-    say(f"cleared {what} in {folder.path}")
+    if is_known:
+        say(f"cleared {what} in {folder.path}")
+    else:
+        say(f"nothing of {options.model} is kept in {folder.path}: nothing to clear")
     return ExitCode.DONE
+
+
+def _is_known(folder: Folder, status: Status, model: str) -> bool:
+    """Say whether there may be an answer of a model; of all there may be some, always."""
+    if not model or any(each.name == model for each in status.versions):
+        return True
+    try:
+        if not _is_there(folder):
+            return False
+        with Inspection(folder.database) as inspection:
+            return bool(inspection.versions(model, time()))
+    except ArtifactError:
+        return True  # who may ask the daemon may not read its files

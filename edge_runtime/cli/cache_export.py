@@ -4,10 +4,13 @@ import argparse
 import base64
 import csv
 import os
+import stat
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -20,25 +23,26 @@ from edge_runtime.datatypes import BYTES
 from edge_runtime.errors import ConfigError
 from edge_runtime.tensors import Tensor, to_buffer
 
-_PRIVATE: Final = 0o600
 _encoder: Final = msgspec.json.Encoder()
 
 
-def export(inspection: Inspection, options: argparse.Namespace) -> int:
+def export(inspection: Inspection, folder: Path, options: argparse.Namespace) -> int:
     """Write every answer that is kept.
 
     Args:
         inspection: The open file.
+        folder: Where it is; nothing is written there.
         options: With ``model``, ``csv``, ``with_outputs`` and ``output``.
 
     Raises:
         ArtifactError: The file cannot be read.
         ConfigError: The output cannot be written there.
     """
-    damaged = 0
-    with _writer(options) as stream:
+    damaged = found = 0
+    with _writer(options.output, folder) as stream:
         rows: Any = None
         for answer, outputs in inspection.answers(options.model, with_outputs=options.with_outputs):
+            found += 1
             line = _line(answer)
             if options.with_outputs:
                 if outputs is None:
@@ -54,22 +58,52 @@ def export(inspection: Inspection, options: argparse.Namespace) -> int:
             if options.with_outputs:
                 line["outputs"] = _encoder.encode(line["outputs"]).decode()
             rows.writerow(line)
+    if options.model and not found:
+        say(f"no answer of {options.model} is kept: there is nothing to export")
     if damaged:
         say(f"{damaged} answers are damaged and were left out; the daemon would not give them")
     return ExitCode.FAILED if damaged else ExitCode.DONE
 
 
 @contextmanager
-def _writer(options: argparse.Namespace) -> Iterator[TextIO]:
-    if not options.output:
+def _writer(output: str, cache: Path) -> Iterator[TextIO]:
+    """Give standard output, or a new file for its owner only that takes its name when complete."""
+    if not output:
         yield sys.stdout
         return
+    path = Path(output)
+    _check(path, cache)
     try:
-        file = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _PRIVATE)
+        file, name = tempfile.mkstemp(prefix=".export-", dir=path.parent)
     except OSError as error:
-        raise ConfigError(f"cannot write {options.output}: {error.strerror}") from error
-    with os.fdopen(file, "w", encoding="utf-8", newline="") as stream:
-        yield stream
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    new = Path(name)
+    try:
+        with os.fdopen(file, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        try:
+            new.replace(path)  # a name that became a link meanwhile is replaced, not followed
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _check(path: Path, cache: Path) -> None:
+    """Refuse a name that is the cache's, or that is there and no plain file."""
+    try:
+        if path.parent.resolve().is_relative_to(cache.resolve()):
+            raise ConfigError(
+                f"cannot write {path}: it is in the cache's own folder; choose another"
+            )
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ConfigError(
+                f"cannot write {path}: a link or no plain file is there; choose another name"
+            )
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _line(answer: KeptAnswer) -> dict[str, Any]:

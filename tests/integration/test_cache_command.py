@@ -345,6 +345,31 @@ def test_clear_takes_effect_in_the_daemon_at_once(caching: Daemon, name: str) ->
     assert f"clearing the cache of {name or 'all models'}" in caching.log()
 
 
+def test_a_model_that_the_daemon_does_not_know_is_told(caching: Daemon) -> None:
+    done = run("clear", "--model", "nosuch", admin=caching.admin)
+    assert done.returncode == 0
+    assert "nothing of nosuch is kept" in done.stderr
+
+
+def test_a_clear_that_fails_says_so_and_nothing_of_it_is_given(caching: Daemon) -> None:
+    for _ in range(2):
+        ask(caching, "m", 1)
+    eventually(lambda: on_disk(caching).get("m") == 1, "the answer's being written")
+    path = caching.folder / "state" / DIRECTORY / DATABASE
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    done = run("clear", "--model", "m", admin=caching.admin)
+    assert done.returncode == 1
+    assert "locked" in done.stderr
+    assert "cleared every" not in done.stderr
+    assert caching.request("POST", "/v2/cache/clear", b'{"model":"m"}', admin=True).status == 503
+    other.close()
+    ask(caching, "m", 1)
+    assert hits(caching, "m") == 1
+    output("clear", "--model", "m", admin=caching.admin)
+    assert on_disk(caching).get("m", 0) == 0
+
+
 def test_another_folder_is_none_of_the_daemon_s_business(caching: Daemon, state: Path) -> None:
     ask(caching, "m", 1)
     ask(caching, "m", 1)

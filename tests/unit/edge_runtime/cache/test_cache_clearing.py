@@ -28,7 +28,7 @@ def test_clearing_takes_effect_in_memory_on_disk_and_for_reads_under_way(
     with CachedModel(state, time) as model:
         assert model.predict(0)
         under_way = model.begin(1)
-        model.wait_for(lambda done: model.cache.clear(name, done))
+        model.wait_for(lambda done: model.cache.clear(name, lambda _: done()))
         under_way.ticket.failed()
         model.wait_until(lambda: entries_on_disk(model) == 0)
         assert not any(model.predict(number) for number in range(900))

@@ -182,7 +182,8 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["", "m"]))
     def somebody_clears_the_cache(self, name: str) -> None:
         """Clear: nothing computed before may be given again."""
-        self.model_.wait_for(lambda done: self.model_.cache.clear(name, done))
+        cache = self.model_.cache
+        self.model_.wait_for(lambda done: cache.clear(name, lambda _: done()))
         self.model_.settle()
         for run in self.runs.values():
             run.created_s = float("-inf")

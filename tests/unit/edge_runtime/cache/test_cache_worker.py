@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.cache.fault import Fault, fault
 from edge_runtime.cache.folder import QUARANTINED_MAX, FolderError, InUseError
 from edge_runtime.cache.schema import DIRECTORY, SCHEMA_VERSION
 from edge_runtime.cache.store import ForeignSchemaError, LogTooLongError
@@ -16,8 +17,6 @@ from edge_runtime.cache.worker import (
     CORRUPT_ROWS_MAX,
     PAUSE_S,
     PAUSE_S_MAX,
-    Fault,
-    fault,
 )
 from tests.caching import (
     Make,
