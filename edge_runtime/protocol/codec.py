@@ -4,6 +4,7 @@ Rules: no I/O, no status codes, nothing but our errors leaves, and sizes are kno
 element is read. Each function does one pass over the body; binary tensors are views of it.
 """
 
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ from edge_runtime.errors import (
     UnsupportedError,
 )
 from edge_runtime.protocol.json_data import decode_data, from_elements, reason
+from edge_runtime.protocol.known_json import BYTES_MAX, KnownJsons
 from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
 from edge_runtime.protocol.schemas import (
     InferInput,
@@ -36,10 +38,12 @@ JSON_BYTES_DEFAULT: Final = 16_777_216
 
 Body = bytes | bytearray | memoryview
 _Parameters = dict[str, ParameterValue]
+_Described = tuple[str, str, tuple[int, ...], int]  # an output's name, datatype, shape, bytes
 
 _NONE: Final[_Parameters] = {}
 _NOTHING: Final = memoryview(b"")
 _request_decoder = msgspec.json.Decoder(InferRequestBody)
+_known: Final = KnownJsons()
 _encode: Final = msgspec.json.Encoder().encode
 # Stateful or transport features whose silent loss would give a wrong answer.
 _ASK_FOR_BINARY: Final = 'ask for binary ("parameters": {"binary_data": true})'
@@ -96,6 +100,11 @@ def decode_request(
             f"the request has {len(head)} bytes of JSON; at most {json_bytes} are accepted "
             "(limits.json_bytes): send large tensors as binary"
         )
+    if binary and len(head) <= BYTES_MAX:
+        head = bytes(head)
+        known = _known.find(head, len(binary))
+        if known is not None:
+            return known.request(binary)
     try:
         message = _request_decoder.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -106,6 +115,8 @@ def decode_request(
         _apply_parameters(request, message.parameters)
     if message.outputs:
         request.outputs = _decode_outputs(message.outputs, default=request.binary_outputs)
+    if binary and isinstance(head, bytes):
+        _known.keep(head, request, message.inputs, len(binary))
     return request
 
 
@@ -119,6 +130,9 @@ def encode_response(response: InferResponse) -> Encoded:
         InvalidRequestError: A JSON output holds NaN or infinity, or is of a datatype without a
             JSON form; the message says to ask for binary.
     """
+    encoded = _encode_binary(response)
+    if encoded is not None:
+        return encoded
     outputs = []
     parts: list[bytes | memoryview] = []
     for tensor in response.outputs:
@@ -133,7 +147,7 @@ def encode_response(response: InferResponse) -> Encoded:
                 f"output {name!r} is {datatype.name}, which JSON cannot carry: {_ASK_FOR_BINARY}"
             )
         else:
-            output.data = array.reshape(-1).tolist()
+            output.data = (array if array.ndim == 1 else array.ravel()).tolist()
         outputs.append(output)
     text = _encode(
         InferResponseBody(
@@ -154,6 +168,33 @@ def encode_response(response: InferResponse) -> Encoded:
         return Encoded([text], None)
     parts.insert(0, text)
     return Encoded(parts, len(text))
+
+
+def _encode_binary(response: InferResponse) -> Encoded | None:
+    """Encode an answer that is binary throughout; its JSON is the same again and again."""
+    if response.id or response.parameters:
+        return None
+    parts: list[bytes | memoryview] = []
+    described: list[_Described] = []
+    for tensor in response.outputs:
+        if not tensor.binary:
+            return None
+        data = to_buffer(tensor.datatype, tensor.array)
+        parts.append(data)
+        described.append((tensor.name, tensor.datatype.name, tensor.array.shape, len(data)))
+    if not parts:
+        return None
+    text = _binary_text(response.model_name, response.model_version, tuple(described))
+    return Encoded([text, *parts], len(text))
+
+
+@lru_cache(maxsize=256)
+def _binary_text(name: str, version: str, described: tuple[_Described, ...]) -> bytes:
+    outputs = [
+        InferOutput(output, datatype, shape, {"binary_data_size": size_bytes})
+        for output, datatype, shape, size_bytes in described
+    ]
+    return _encode(InferResponseBody(name, version, outputs))
 
 
 def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
