@@ -4,7 +4,6 @@ Rules: no I/O, no status codes, nothing but our errors leaves, and sizes are kno
 element is read. Each function does one pass over the body; binary tensors are views of it.
 """
 
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +16,7 @@ from edge_runtime.errors import (
     RequestTooLargeError,
     UnsupportedError,
 )
+from edge_runtime.protocol.binary_answers import encode_binary
 from edge_runtime.protocol.json_data import decode_data, from_elements, reason
 from edge_runtime.protocol.known_json import BYTES_MAX, KnownJsons
 from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
@@ -38,7 +38,6 @@ JSON_BYTES_DEFAULT: Final = 16_777_216
 
 Body = bytes | bytearray | memoryview
 _Parameters = dict[str, ParameterValue]
-_Described = tuple[str, str, tuple[int, ...], int]  # an output's name, datatype, shape, bytes
 
 _NONE: Final[_Parameters] = {}
 _NOTHING: Final = memoryview(b"")
@@ -130,9 +129,9 @@ def encode_response(response: InferResponse) -> Encoded:
         InvalidRequestError: A JSON output holds NaN or infinity, or is of a datatype without a
             JSON form; the message says to ask for binary.
     """
-    encoded = _encode_binary(response)
-    if encoded is not None:
-        return encoded
+    known = encode_binary(response)
+    if known is not None:
+        return Encoded(*known)
     outputs = []
     parts: list[bytes | memoryview] = []
     for tensor in response.outputs:
@@ -168,33 +167,6 @@ def encode_response(response: InferResponse) -> Encoded:
         return Encoded([text], None)
     parts.insert(0, text)
     return Encoded(parts, len(text))
-
-
-def _encode_binary(response: InferResponse) -> Encoded | None:
-    """Encode an answer that is binary throughout; its JSON is the same again and again."""
-    if response.id or response.parameters:
-        return None
-    parts: list[bytes | memoryview] = []
-    described: list[_Described] = []
-    for tensor in response.outputs:
-        if not tensor.binary:
-            return None
-        data = to_buffer(tensor.datatype, tensor.array)
-        parts.append(data)
-        described.append((tensor.name, tensor.datatype.name, tensor.array.shape, len(data)))
-    if not parts:
-        return None
-    text = _binary_text(response.model_name, response.model_version, tuple(described))
-    return Encoded([text, *parts], len(text))
-
-
-@lru_cache(maxsize=256)
-def _binary_text(name: str, version: str, described: tuple[_Described, ...]) -> bytes:
-    outputs = [
-        InferOutput(output, datatype, shape, {"binary_data_size": size_bytes})
-        for output, datatype, shape, size_bytes in described
-    ]
-    return _encode(InferResponseBody(name, version, outputs))
 
 
 def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
