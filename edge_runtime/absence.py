@@ -9,14 +9,17 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from edge_runtime.cache.predictions import PredictionCache
-from edge_runtime.cache.version_cache import Hit, Ticket, VersionCache
+from edge_runtime.cache.ticket import Hit, Ticket
+from edge_runtime.cache.version_cache import VersionCache
 from edge_runtime.catalog import Catalog
 from edge_runtime.errors import EdgeRuntimeError, RequestError
+from edge_runtime.fairness import User
 from edge_runtime.prediction import Reply, feeds_of, outputs_of, reason_of, wanted_of
 from edge_runtime.protocol.messages import InferRequest, InferResponse, Spent
 from edge_runtime.routing import LoadedVersion
 
-Run = Callable[[LoadedVersion, InferRequest, Reply, int], None]
+Run = Callable[[LoadedVersion, InferRequest, Reply, int, int], None]
+Count = Callable[[User], None]
 
 
 class Absence:
@@ -25,13 +28,21 @@ class Absence:
     Args:
         catalog: The models.
         cache: Answers that were given before.
-        run: Goes on with a version that is leased.
+        run: Goes on with a version that is leased, told when the request was here and how long
+            it waited, in nanoseconds.
+        begin: Counts a request that begins to wait among its user's unanswered ones, or raises
+            ``OverloadedError``.
+        end: Counts it out again.
     """
 
-    def __init__(self, catalog: Catalog, cache: PredictionCache | None, run: Run) -> None:
+    def __init__(
+        self, catalog: Catalog, cache: PredictionCache | None, run: Run, begin: Count, end: Count
+    ) -> None:
         self._catalog = catalog
         self._cache = cache
         self._run = run
+        self._begin = begin
+        self._end = end
 
     def answer(
         self, request: InferRequest, reply: Reply, error: EdgeRuntimeError, received: int
@@ -138,11 +149,13 @@ class Absence:
     ) -> None:
         """Let a request wait until its model is in memory, if asking can bring it there."""
         deadline_ns = received + request.timeout_us * 1000 if request.timeout_us else 0
+        user = request.caller.uid
 
         def is_cancelled() -> bool:
             return request.cancelled or bool(deadline_ns and perf_counter_ns() >= deadline_ns)
 
         def resume(error: EdgeRuntimeError | None) -> None:
+            self._end(user)  # whoever runs it counts it anew
             if error is not None:
                 self._instead(request, reply, error, received)
                 return
@@ -151,15 +164,20 @@ class Absence:
             except EdgeRuntimeError as gone:
                 self._instead(request, reply, gone, received)
                 return
-            self._run(version, request, reply, received)
+            self._run(version, request, reply, received, perf_counter_ns() - received)
 
+        waits = False
         try:
-            waits = self._catalog.wake(
-                request.model_name, request.model_version, resume, is_cancelled
-            )
+            self._begin(user)
+            try:
+                waits = self._catalog.wake(
+                    request.model_name, request.model_version, resume, is_cancelled, user=user
+                )
+            finally:
+                if not waits:
+                    self._end(user)
         except EdgeRuntimeError as refused:
-            self._instead(request, reply, refused, received)
-            return
+            error = refused
         if not waits:
             self._instead(request, reply, error, received)
 

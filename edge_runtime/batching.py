@@ -73,10 +73,10 @@ class RowCap:
         its count is of requests, ours of rows.
     """
 
-    __slots__ = ("_objective_ns", "_rows_max", "rows")
+    __slots__ = ("_rows_max", "objective_ns", "rows")
 
     def __init__(self, objective_ns: float, rows: int, rows_max: int) -> None:
-        self._objective_ns = objective_ns
+        self.objective_ns = objective_ns
         self._rows_max = rows_max
         self.rows = max(1, min(rows, rows_max))
 
@@ -87,10 +87,10 @@ class RowCap:
             rows: How many it had.
             ns: How long it took, in nanoseconds.
         """
-        if ns > self._objective_ns:
+        if ns > self.objective_ns:
             if rows <= self.rows:  # else one request was larger than any cap: not the cap's doing
                 self.rows = max(1, int(self.rows * _DECREASE))
-        elif rows >= self.rows and ns < _INCREASE_BELOW * self._objective_ns:
+        elif rows >= self.rows and ns < _INCREASE_BELOW * self.objective_ns:
             self.rows = min(self._rows_max, self.rows + _INCREASE_ROWS)
 
 
@@ -108,9 +108,24 @@ class Lane:
         inline: Whether short runs may execute on the loop's thread: not where the time of a run
             follows from values, since nobody can cut it short there.
         short: Runs gathered in this turn of the loop.
+        name: What the log calls it.
+        stalls: Its runs that held up everybody, on the loop's thread.
+        stalled: When the last of those ended, in monotonic nanoseconds; 0: there was none.
     """
 
-    __slots__ = ("cap", "cost", "inline", "session", "short", "statistics", "uniform", "verdict")
+    __slots__ = (
+        "cap",
+        "cost",
+        "inline",
+        "name",
+        "session",
+        "short",
+        "stalled",
+        "stalls",
+        "statistics",
+        "uniform",
+        "verdict",
+    )
 
     def __init__(
         self,
@@ -121,9 +136,12 @@ class Lane:
         cap: RowCap | None = None,
         *,
         inline: bool = True,
+        name: str = "a model",
     ) -> None:
         self.session = session
         self.inline = inline
+        self.name = name
+        self.stalls = self.stalled = 0
         self.statistics = statistics or VersionStatistics()
         self.cost = RunCost()
         self.verdict = verdict

@@ -1,4 +1,9 @@
-"""Who may ask a model: rules about users and groups, against what the kernel says of a caller."""
+"""Who may ask a model: rules about users and groups, against what the kernel says of a caller.
+
+Whoever is not on a model's list gets no prediction, no description of its tensors and no numbers of
+how others use it. That it exists, and whether it is ready, is told to everybody who may open the
+socket: health checks need it. The admin socket tells everything.
+"""
 
 import grp
 import pwd

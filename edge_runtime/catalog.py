@@ -7,12 +7,13 @@ last lease ends. One change at a time, so that two loads never count on the same
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import perf_counter_ns
 from typing import Final, TypeVar
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError
+from edge_runtime.fairness import User
 from edge_runtime.loader_thread import Expected, Loader, LoaderThread, file_bytes
 from edge_runtime.reconciler import Reconciler, Spare
 from edge_runtime.registry import UNKNOWN_VERSION, Entry, Registry
@@ -61,6 +62,9 @@ class Catalog:
         self._waiting = Waiting(waiting_max)
         self._reconciler = Reconciler(self._residents, self._waiting, spare)
         self._models: dict[str, asyncio.Lock] = {}
+        self._there: dict[str, Collection[int]] = {}
+        #: Called with the name and the number of a version that is forgotten for good.
+        self.gone: Callable[[str, str], None] = lambda _name, _version: None
         #: Whether every model has been looked for; while not, an unknown one may yet come.
         self.is_settled = True
 
@@ -115,6 +119,8 @@ class Catalog:
         version: str,
         resume: Resume,
         is_cancelled: IsCancelled = lambda: False,
+        *,
+        user: User = None,
     ) -> bool:
         """Bring a version that is not in memory back for a request.
 
@@ -125,6 +131,7 @@ class Catalog:
                 ``None`` when the version is there (lease it inside this call), or with the error.
             is_cancelled: Whether nobody waits for the answer any more; then ``resume`` gets an
                 ``UnavailableError``, and the request alone makes nothing load.
+            user: Who asks.
 
         Returns:
             Whether the request waits now; if not, ``lease`` has said why.
@@ -136,9 +143,14 @@ class Catalog:
         now_s = self._residents.now_s
         if self._residents.is_closing or entry is None or not entry.may_load(now_s):
             return False
-        self._waiting.add(Waiter(name, version, resume, is_cancelled, now_s))
+        self._waiting.add(Waiter(name, version, resume, is_cancelled, now_s, user))
         self.look()
         return True
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a version to be in memory."""
+        return len(self._waiting)
 
     # -- facts ---------------------------------------------------------------------------------
 
@@ -180,6 +192,8 @@ class Catalog:
         version: str,
         then: Callable[[LoadedVersion | EdgeRuntimeError], None],
         is_cancelled: IsCancelled = lambda: False,
+        *,
+        user: User = None,
     ) -> None:
         """Find a version whose signature can be read; one that was never loaded is loaded now.
 
@@ -188,13 +202,16 @@ class Catalog:
             version: A number or an alias; empty: the one that answers by default.
             then: Called once, perhaps before this returns; what it gets may not be in memory.
             is_cancelled: Whether nobody waits for the answer any more.
+            user: Who asks.
 
         Raises:
             ModelNotFoundError: No such model or version is known.
             ModelNotReadyError: It is known, but cannot answer.
             OverloadedError: Too many requests wait already.
         """
-        self.check_ready(name, version)
+        entry = self._registry.resolve(name, version)
+        if entry is None or not entry.is_changing:
+            self.check_ready(name, version)
         known = self.last_known(name, version)
         if known is not None:
             then(known)
@@ -203,7 +220,7 @@ class Catalog:
         def resume(error: EdgeRuntimeError | None) -> None:
             then(error or self.peek(name, version))
 
-        if not self.wake(name, version, resume, is_cancelled):
+        if not self.wake(name, version, resume, is_cancelled, user=user):
             raise self._missing(name, version)
 
     def check_ready(self, name: str, version: str = "") -> None:
@@ -224,6 +241,10 @@ class Catalog:
         """Tell whether a model (empty: any) answers when asked."""
         entries = self._registry.of(name) if name else self._registry
         return any(entry.answers for entry in entries)
+
+    def known(self) -> list[str]:
+        """List the models of which anything is known, whether they answer or not."""
+        return self._registry.names()
 
     def names(self) -> list[str]:
         """List the models that answer when asked."""
@@ -277,6 +298,7 @@ class Catalog:
         changing = self._reconciler.changing
         # One change of a model at a time, and then one change of memory at a time.
         async with self._models.setdefault(name, asyncio.Lock()), changing:
+            self._registry.announce(name, settings.aliases)
             swap = Swap(self._residents, name, settings, changing, at_once=at_once)
             failure = await swap.bring(desired)
             tried = set(desired)
@@ -293,6 +315,7 @@ class Catalog:
         self.look()
         # Outside the lock: a request that runs for long must not hold up other models' loads.
         await swap.ended()
+        self._prune(name)
         if failure is not None:
             raise failure
 
@@ -320,6 +343,17 @@ class Catalog:
             entry = self._registry.resolve(name, "")
             version = entry.version if entry is not None else UNKNOWN_VERSION
         self._registry.entry(name, version).refuse(error)
+
+    def note_there(self, name: str, versions: Collection[int]) -> None:
+        """Note which versions a model's source has; another is forgotten once it is over."""
+        self._there[name] = versions
+        self._prune(name)
+
+    def _prune(self, name: str) -> None:
+        there = self._there.get(name)
+        for entry in self._registry.prune(name, there) if there is not None else ():
+            _log.info("model %s version %s is not there any more", name, entry.text)
+            self.gone(name, entry.text)
 
     def look(self) -> None:
         """Do next what memory, time and the waiting requests ask for, if anything."""

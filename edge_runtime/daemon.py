@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from edge_runtime import access, logs
-from edge_runtime.api.connection import Door
+from edge_runtime.api.door import Door
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.http import Budget
 from edge_runtime.api.metric_sources import Sources
@@ -135,6 +135,7 @@ class Daemon:
         )
         self._desired = Desired(settings, cpu, self._cpus)
         self._catalog = self._desired.catalog
+        self._catalog.gone = self._cache.forget
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._started = asyncio.Event()
@@ -152,7 +153,9 @@ class Daemon:
             inline_limit_ns=engine.inline_limit_s * _NS,
             queue_depth=engine.queue_depth,
         )
-        self._inference = Inference(self._catalog, scheduler.submit, cache=self._cache)
+        self._inference = Inference(
+            self._catalog, scheduler.submit, cache=self._cache, backlog=scheduler
+        )
         self._inference.take_cache_settings(self._settings.models)
         self._inference.callers = self._callers
         self._inference.requests_per_user = self._settings.limits.requests_per_user

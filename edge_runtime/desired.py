@@ -97,6 +97,11 @@ class Desired:
             _log.error("%s: %s", where, problem.error.message)
             if problem.name:
                 self.catalog.note_problem(problem.name, problem.version, problem.error)
+        names = {only} if only else {*found.bundles, *self.catalog.known()}
+        for name in names if not without else ():  # what is passed over may be there all the same
+            there = found.there(name)
+            if there is not None:
+                self.catalog.note_there(name, there)
         return found
 
     async def _spare(self, name: str, without: Collection[int]) -> Mapping[int, Bundle]:
@@ -162,9 +167,9 @@ class Desired:
         """Read every model folder again, and make the catalog match."""
         found = await self._discover()
         troubled = {problem.name for problem in found.problems}
-        for name in dict.fromkeys([*found.bundles, *self.catalog.names()]):
-            if name not in found.bundles and name in troubled:
-                continue  # broken on disk, still fine in memory
+        for name in dict.fromkeys([*found.bundles, *self.catalog.known()]):
+            if name not in found.bundles and (name in troubled or found.there(name) is None):
+                continue  # broken on disk, or not to be read now: still fine in memory
             try:
                 await self.catalog.apply(name, found.bundles.get(name, {}), self._settings_of(name))
             except EdgeRuntimeError:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from edge_runtime.batching import Lane, Run
+from edge_runtime.fairness import User, greediest
+from edge_runtime.run_cost import ANY_SIZE
 
 _LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every stated priority
 _NEVER: Final = 2**63
@@ -82,12 +84,13 @@ class FairQueue:
         lane = min(client.lanes, key=lambda lane: client.lanes[lane][0][:3])
         return self._take(client, lane)
 
-    def pop_mate(self, first: Run, rows_max: int) -> Run | None:
+    def pop_mate(self, first: Run, rows_max: int, size_max: int = ANY_SIZE) -> Run | None:
         """Take a run that may share the run of ``first``.
 
         Args:
             first: The run that is next.
             rows_max: Rows that there is still room for.
+            size_max: As ``Lane.size`` counts, what there is still room for.
         """
         lane = first.lane
 
@@ -96,10 +99,16 @@ class FairQueue:
             if not heap:
                 return False
             head = heap[0][3]
-            return head.rows <= rows_max and head.may_join and head.joins(first)
+            fits = head.rows <= rows_max and head.size <= size_max
+            return fits and head.may_join and head.joins(first)
 
         client = self._furthest_behind(fits)
         return None if client is None else self._take(client, lane)
+
+    def who_gives_way(self, newcomer: User) -> User:
+        """Find the client who would lose a run to one more of the newcomer's, or the newcomer."""
+        held = {key: client.waiting for key, client in self._clients.items()}
+        return greediest(held, newcomer)
 
     def make_room(self, run: Run) -> Run | None:
         """Take out the last run of the client who waits with most, for one who waits with fewer.
@@ -110,10 +119,10 @@ class FairQueue:
         Returns:
             The run taken out, or ``None`` if ``run`` itself is the one to refuse.
         """
-        greedy = max(self._clients.values(), key=lambda client: client.waiting, default=None)
-        own = self._clients.get(run.client)
-        if greedy is None or greedy.waiting <= (own.waiting if own else 0) + 1:
+        key = self.who_gives_way(run.client)
+        if key == run.client:
             return None
+        greedy = self._clients[key]
         waiting = ((lane, entry) for lane, heap in greedy.lanes.items() for entry in heap)
         lane, last = max(waiting, key=lambda found: found[1][:3])
         heap = greedy.lanes[lane]

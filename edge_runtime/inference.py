@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from edge_runtime.absence import Absence
 from edge_runtime.access import Peer
+from edge_runtime.backlog import Backlog, NoBacklog
 from edge_runtime.batching import Run
 from edge_runtime.cache.predictions import PredictionCache
-from edge_runtime.cache.version_cache import Hit, Ticket, VersionCache
+from edge_runtime.cache.ticket import Hit, Ticket
+from edge_runtime.cache.version_cache import VersionCache
 from edge_runtime.catalog import Catalog
 from edge_runtime.errors import (
+    DeadlineExceededError,
     EdgeRuntimeError,
     ForbiddenError,
     ModelFailedError,
     ModelNotReadyError,
     OverloadedError,
 )
+from edge_runtime.fairness import User
 from edge_runtime.prediction import Reply, feeds_of, outputs_of, reason_of, wanted_of
 from edge_runtime.protocol.messages import (
     InferRequest,
@@ -31,7 +35,7 @@ from edge_runtime.protocol.messages import (
     RequestedOutput,
     Spent,
 )
-from edge_runtime.routing import NOT_ASKED, LoadedVersion
+from edge_runtime.routing import NOT_ASKED, LoadedVersion, route
 from edge_runtime.settings import Model
 
 if TYPE_CHECKING:
@@ -56,9 +60,11 @@ class Inference:
         execute: What runs them: the scheduler, or something in front of it.
         cache: Answers that were given before.
         requests_per_user: Unanswered requests of one user, at most.
+        backlog: What waits to be executed.
 
     Attributes:
         requests_per_user: As above; may be replaced.
+        backlog: As above. Where it ``is_full``, ask ``refusal`` before a request is decoded.
         callers: Who may ask, by model; a model without an entry may be asked by all.
         tells_spent: Whether requests that succeed are told what they took, as failed ones are.
     """
@@ -70,15 +76,37 @@ class Inference:
         *,
         cache: PredictionCache | None = None,
         requests_per_user: int = 1024,
+        backlog: Backlog | None = None,
     ) -> None:
+        self.backlog: Backlog = backlog or NoBacklog()
         self._catalog = catalog
         self._execute = execute
         self._cache = cache
-        self._absence = Absence(catalog, cache, self._run)
+        self._absence = Absence(catalog, cache, self._run, self._begin, self._end)
         self._unanswered: dict[int | None, int] = {}
         self.requests_per_user = requests_per_user
         self.callers: Mapping[str, Callers] = {}
         self.tells_spent = False
+
+    def refusal(self, name: str, version: str, caller: Peer) -> EdgeRuntimeError | None:
+        """Say what a full queue would tell a request; it need not be decoded for that.
+
+        Args:
+            name: The model asked.
+            version: A number or an alias; empty: the one that answers by default.
+            caller: Who asks.
+
+        Returns:
+            The error, which is counted; ``None`` if the request should go on to ``submit``.
+        """
+        received = perf_counter_ns()
+        loaded = route(self._catalog.table, name, version)
+        if loaded is None or loaded.cache is not None or not self.admits(name, caller):
+            return None
+        error = self.backlog.refusal(loaded.lane, caller.uid)
+        if error is not None:
+            loaded.lane.statistics.failed(reason_of(error), perf_counter_ns() - received)
+        return error
 
     def submit(self, request: InferRequest, reply: Reply) -> None:
         """Answer one request.
@@ -101,9 +129,22 @@ class Inference:
         self._run(version, request, reply, received)
 
     def _run(
-        self, version: LoadedVersion, request: InferRequest, reply: Reply, received: int
+        self,
+        version: LoadedVersion,
+        request: InferRequest,
+        reply: Reply,
+        received: int,
+        waited_ns: int = 0,
     ) -> None:
-        """Check a request whose version is leased, and have it run."""
+        """Check a request whose version is leased, and have it run.
+
+        Args:
+            version: The version.
+            request: What is asked.
+            reply: Called once.
+            received: When the request was here, in monotonic nanoseconds.
+            waited_ns: How long it waited for the version to be in memory.
+        """
         signature = version.signature
         client = request.caller.uid
         try:
@@ -132,7 +173,8 @@ class Inference:
             size=lane.size(rows, feeds),
             request=request,
             done=self._answer if version.cache is None else self._done,
-            received=received,
+            received=received + waited_ns,
+            waited_ns=waited_ns,
             priority=request.priority,
             deadline_ns=received + request.timeout_us * 1000 if request.timeout_us else 0,
             client=client,
@@ -190,7 +232,36 @@ class Inference:
             run.ticket = ticket
             self._execute(run)
 
-        cache.fetch(run.feeds, run.names, run.client, answer, execute, priority=run.priority)
+        def expired() -> None:
+            run.error = DeadlineExceededError(
+                "the request's timeout passed while it waited for the run of an equal one"
+            )
+            run.queued, run.started = run.received, perf_counter_ns()
+            run.ended = run.started
+            self._done(run)
+
+        cache.fetch(
+            run.feeds,
+            run.names,
+            run.client,
+            answer,
+            execute,
+            priority=run.priority,
+            deadline_ns=run.deadline_ns,
+            expired=expired,
+            measures=True,
+        )
+
+    def _begin(self, client: User) -> None:
+        """Count a request that waits for its version among its user's unanswered ones."""
+        unanswered = self._unanswered.get(client, 0) + 1
+        if unanswered > self.requests_per_user:
+            self._refuse_more()
+        self._unanswered[client] = unanswered
+
+    def _end(self, client: User) -> None:
+        """Count it out again."""
+        self._unanswered[client] -= 1
 
     def _refuse_more(self) -> NoReturn:
         raise OverloadedError(
@@ -199,14 +270,18 @@ class Inference:
             retry_after_s=_RETRY_AFTER_S,
         )
 
+    def admits(self, name: str, caller: Peer) -> bool:
+        """Tell whether a caller may ask a model: it has no allow-list, or the caller is on it."""
+        callers = self.callers.get(name)
+        return callers is None or callers.admit(caller)
+
     def check_caller(self, name: str, caller: Peer) -> None:
         """Make sure that a caller may ask a model, before anything is done for it.
 
         Raises:
             ForbiddenError: The model has an allow-list, and the caller is not on it.
         """
-        callers = self.callers.get(name)
-        if callers is not None and not callers.admit(caller):
+        if not self.admits(name, caller):
             raise ForbiddenError(
                 f"model {name!r} is not for this caller ({caller.describe()}); the device's owner "
                 f"says who may ask it (models.{name}.callers)"
@@ -225,6 +300,10 @@ class Inference:
             return
         if ticket is not None:
             ticket.failed()
+            if ticket.kept is not None and not run.asked.cancelled:
+                run.outputs, run.error = ticket.kept.outputs, None
+                self._answer(run)
+                return
         cache = run.version.cache
         if not isinstance(cache, VersionCache) or not isinstance(error, _CANNOT_RUN):
             self._answer(run)
@@ -243,9 +322,11 @@ class Inference:
         """Answer for a run that has ended, and end what the request holds: its place, its lease."""
         assert isinstance(run, _Prediction)  # noqa: S101 - what comes back is what was handed over
         version = run.version
+        received = run.received - run.waited_ns
+        queue_ns = run.started - run.queued + run.waited_ns
         if run.error is not None or self.tells_spent:
-            queue_ns, compute_ns = run.started - run.queued, run.ended - run.started
-            run.asked.spent = Spent(version.version, run.received, run.rows, queue_ns, compute_ns)
+            compute_ns = run.ended - run.started
+            run.asked.spent = Spent(version.version, received, run.rows, queue_ns, compute_ns)
         try:
             try:
                 answer = run.error or InferResponse(
@@ -265,9 +346,9 @@ class Inference:
                 run.reply(error)
             statistics = version.lane.statistics
             if error is None:
-                statistics.answered(run.started - run.queued, run.received, perf_counter_ns())
+                statistics.answered(queue_ns, received, perf_counter_ns())
             else:
-                statistics.failed(reason_of(error), perf_counter_ns() - run.received)
+                statistics.failed(reason_of(error), perf_counter_ns() - received)
         finally:
             self._unanswered[run.client] -= 1
             self._catalog.release(version)
@@ -279,6 +360,8 @@ class _Prediction(Run, kw_only=True, eq=False):
     Attributes:
         asked: The request.
         version: Leased for it.
+        waited_ns: How long it waited for the version to be in memory; ``received`` is when that
+            was over, so that it counts as time in the queue and not as work on the inputs.
         wanted: Outputs and their forms.
         reply: Answers.
         ticket: Tells the cache how it went.
@@ -289,3 +372,4 @@ class _Prediction(Run, kw_only=True, eq=False):
     wanted: Sequence[RequestedOutput]
     reply: Reply
     ticket: Ticket | None = None
+    waited_ns: int = 0

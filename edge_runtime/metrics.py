@@ -175,12 +175,14 @@ class ServerStatistics:
         responses: Answers by HTTP status.
         connections_open: Connections open now.
         connections_total: Connections accepted since the start.
-        connections_refused: Connections turned away at the limit.
+        connections_refused: Connections turned away at a limit.
+        connections_evicted: Idle connections closed for users who had fewer.
         records_limited: Records of requests that were not written because there were too many.
         records_dropped: Those that were not written because the log is read too slowly.
     """
 
     __slots__ = (
+        "connections_evicted",
         "connections_open",
         "connections_refused",
         "connections_total",
@@ -195,6 +197,7 @@ class ServerStatistics:
         self.connections_open = 0
         self.connections_total = 0
         self.connections_refused = 0
+        self.connections_evicted = 0
         self.records_limited = 0
         self.records_dropped = 0
         self.started_s = started_s

@@ -13,6 +13,7 @@ from typing import Final
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError, NoRoomError, UnavailableError
+from edge_runtime.fairness import User
 from edge_runtime.registry import Entry
 from edge_runtime.residency import Action, Key, next_action
 from edge_runtime.residents import Asked, Residents, refusal
@@ -49,6 +50,7 @@ class Reconciler:
         self._timer: asyncio.TimerHandle | None = None
         self.changing = asyncio.Lock()
         residents.freed = self._freed
+        residents.arrived = self._answer_there
 
     def look(self) -> None:
         """Begin to look what is to be done, or look again if that goes on."""
@@ -58,21 +60,22 @@ class Reconciler:
 
     def settle(self) -> None:
         """Answer the requests whose version is there, and those for which none can come."""
-
-        def entry_of(waiter: Waiter) -> Entry | None:
-            return self._registry.resolve(waiter.name, waiter.version)
-
-        def is_there(waiter: Waiter) -> bool:
-            entry = entry_of(waiter)
-            return entry is not None and entry.loaded is not None
-
-        self._waiting.answer(is_there, None)
+        self._answer_there()
         now_s = self._residents.now_s
         for waiter in list(self._waiting):
-            entry = entry_of(waiter)
+            entry = self._registry.resolve(waiter.name, waiter.version)
             if entry is None or not entry.may_load(now_s):
                 error = self._registry.missing(waiter.name, waiter.version, now_s)
                 self._waiting.answer(partial(is_, waiter), error)
+
+    def _answer_there(self) -> None:
+        """Answer the requests whose version is there."""
+
+        def is_there(waiter: Waiter) -> bool:
+            entry = self._registry.resolve(waiter.name, waiter.version)
+            return entry is not None and entry.loaded is not None
+
+        self._waiting.answer(is_there, None)
 
     async def spare(self, name: str, without: Collection[int]) -> dict[int, Bundle]:
         """Find what may answer for a model instead of the versions that cannot be loaded.
@@ -118,13 +121,14 @@ class Reconciler:
         self._waiting.drop_cancelled()
         self.settle()
         await self._find_needs()
-        action = next_action(self._residents.snapshot(self._asked()))
+        asked = self._asked()
+        action = next_action(self._residents.snapshot(asked))
         entry = self._registry.find(action.key)
         if entry is None:
             if action.is_blocked:
                 self._watch_leases()
         elif action.kind == "load":
-            await self._load(entry)
+            await self._load(entry, asked[entry.key].users)
         elif action.kind == "refuse":
             self._refuse(entry, refusal(entry, action))
         else:
@@ -151,15 +155,16 @@ class Reconciler:
             entry = self._registry.resolve(waiter.name, waiter.version)
             if entry is not None and not entry.is_changing:
                 first = asked.get(entry.key, Asked(0, waiter.since_s))
-                asked[entry.key] = Asked(first.requests + 1, first.since_s)
+                users = first.users | {waiter.user}
+                asked[entry.key] = Asked(first.requests + 1, first.since_s, users)
         return asked
 
-    async def _load(self, entry: Entry) -> None:
-        """Load a version that requests wait for; if that fails, look for another one."""
+    async def _load(self, entry: Entry, users: Collection[User]) -> None:
+        """Load a version that requests of some users wait for; else look for another one."""
         bundle = entry.bundle
         assert bundle is not None  # noqa: S101 - whatever may be loaded has one
         try:
-            loaded = await self._residents.load(entry, bundle)
+            loaded = await self._residents.load(entry, bundle, users)
             await self._residents.check_size(entry, loaded)
         except NoRoomError as error:
             self._refuse(entry, error)

@@ -12,6 +12,7 @@ from typing import Final
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotFoundError, ModelNotReadyError
+from edge_runtime.fairness import User
 from edge_runtime.metrics import LoadDurations
 from edge_runtime.protocol.schemas import LOADS_WHEN_ASKED
 from edge_runtime.routing import EMPTY, LoadedVersion, Routes, Table, VersionState
@@ -27,6 +28,7 @@ LATEST: Final = "latest"
 STABLE: Final = "stable"
 _RETRY_S: Final = 10.0  # after a failed load that a request asked for; doubled by each further one
 _RETRY_MAX_S: Final = 640.0
+_LOADING_RETRY_S: Final = 1.0  # nobody knows how long a load takes
 _NS: Final = 1e9
 _folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
 
@@ -45,13 +47,15 @@ class Entry:
         served: What ``loaded`` was made from.
         last: What answered last, before it left memory.
         can_load: Whether a request may bring it into memory.
-        is_changing: Whether a change of it goes on, which answers the requests that wait.
+        is_changing: Whether a change that was not asked for by a request is loading it: requests
+            wait for that, and load nothing.
         need_bytes: Memory that it needs: measured, else expected; ``None``: not known yet.
         files: What the files looked like whose need that is.
         loaded_as: The settings of loads at that time.
         failures: Loads that failed since the last good one.
         retry_at_s: Before this a request makes no new try.
         arrived_ns: When it was loaded last, in monotonic nanoseconds.
+        loaded_for: The users whose requests had it loaded last; none: the operator did.
         loads: Times it was loaded.
         load_failures: Times that failed or could not be tried, since the start.
         load_durations: How long the others took.
@@ -75,6 +79,7 @@ class Entry:
     failures: int = 0
     retry_at_s: float = 0.0
     arrived_ns: int = 0
+    loaded_for: Collection[User] = ()
     loads: int = 0
     load_failures: int = 0
     load_durations: LoadDurations = field(default_factory=LoadDurations)
@@ -96,6 +101,12 @@ class Entry:
         """Whether it answers when asked, at once or after a load that should succeed."""
         return self.loaded is not None or (self.can_load and not self.failures)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is out of memory, its last request was answered, and nothing loads it."""
+        is_wanted = self.loaded is not None or self.can_load or self.is_changing
+        return not is_wanted and self.state.state != "UNLOADING"
+
     def know(self, files: Look, need_bytes: int) -> None:
         """Keep what a version of these files needs, in bytes."""
         self.files, self.loaded_as, self.need_bytes = files, self.loads_as, need_bytes
@@ -111,7 +122,9 @@ class Entry:
         )
 
     def may_load(self, now_s: float) -> bool:
-        """Tell whether a request may bring it into memory now."""
+        """Tell whether a request may wait for it: to be loaded for that, or by a change."""
+        if self.is_changing:
+            return True
         return self.can_load and not (self.failures and now_s < self.retry_at_s)
 
     def sleep(self, why: str = "") -> None:
@@ -223,6 +236,33 @@ class Registry:
         """Forget a problem of the whole model: one of its versions is all right."""
         self._models.get(name, {}).pop(UNKNOWN_VERSION, None)
 
+    def names(self) -> list[str]:
+        """List the models of which anything is known."""
+        return sorted(self._models)
+
+    def prune(self, name: str, there: Collection[int]) -> list[Entry]:
+        """Forget versions that are out of memory for good and not at their source any more.
+
+        Args:
+            name: The model.
+            there: Its versions that the source still has.
+
+        Returns:
+            The versions that were forgotten.
+        """
+        gone = [each for each in self.of(name) if each.version not in there and each.is_over]
+        for entry in gone:
+            del self._models[name][entry.version]
+        if name in self._models and not self._models[name]:
+            del self._models[name]
+            self._aliases.pop(name, None)
+        return [each for each in gone if each.version != UNKNOWN_VERSION]
+
+    def announce(self, name: str, aliases: Mapping[str, int]) -> None:
+        """Set the names of a new model's versions: requests use them while it is loaded."""
+        if name not in self._models:
+            self._aliases[name] = aliases
+
     def configure(self, name: str, aliases: Mapping[str, int]) -> None:
         """Set the names of a model's versions."""
         self._aliases[name] = aliases
@@ -252,8 +292,10 @@ class Registry:
             return entries.get(number)
         if version and version not in {LATEST, STABLE}:
             return None
-        return _highest(entries.values(), lambda entry: entry.answers) or _highest(
-            entries.values(), lambda entry: entry.can_load
+        return (
+            _highest(entries.values(), lambda entry: entry.answers)
+            or _highest(entries.values(), lambda entry: entry.can_load)
+            or _highest(entries.values(), lambda entry: entry.is_changing)
         )
 
     def refresh(self, name: str) -> None:
@@ -281,6 +323,7 @@ class Registry:
             )
         numbers = [entry.text for entry in self.of(name) if entry.text]
         has = f"it has {', '.join(numbers)}"
+        served = [entry.text for entry in self.of(name) if entry.text and entry.answers]
         aliases = self._aliases.get(name, {})
         which = f"model {name!r}"
         entry = self.resolve(name, version) if version else None
@@ -288,7 +331,7 @@ class Registry:
             if version in aliases:
                 return ModelNotFoundError(
                     f"{which} has no version {aliases[version]}, to which the alias {version!r} "
-                    f"leads; {has}"
+                    f"leads (models.{name}.aliases); served: {', '.join(served) or 'none'}"
                 )
             names = sorted({LATEST, STABLE, *aliases})
             more = "" if version.isdecimal() else f", also as {', '.join(names)}"
@@ -301,7 +344,10 @@ class Registry:
             entry = self.resolve(name, "") or entries[max(entries)]
         state = entry.state
         reason = f" ({state.reason})" if state.reason else ""
-        wait_s = entry.retry_at_s - now_s if entry.can_load and entry.failures else 0.0
+        if state.state == "LOADING":
+            wait_s = _LOADING_RETRY_S
+        else:
+            wait_s = entry.retry_at_s - now_s if entry.can_load and entry.failures else 0.0
         return ModelNotReadyError(
             f"{which} is {_PLAIN.get(state.state, state.state.lower())}{reason}",
             retry_after_s=max(1, ceil(wait_s)) if wait_s > 0 else None,

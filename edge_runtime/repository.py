@@ -7,7 +7,7 @@ reads the disk and may take long: the daemon calls it off the event loop.
 
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -71,10 +71,28 @@ class Discovery:
     Attributes:
         bundles: By model name and version; a model without a usable version is not in it.
         problems: What is missing from it, and why.
+        folders: Versions that have a folder, by model, whether they are to be served or not.
     """
 
     bundles: Mapping[str, Mapping[int, Bundle]]
     problems: tuple[Problem, ...]
+    folders: Mapping[str, Collection[int]] = field(default_factory=dict)
+
+    def there(self, name: str) -> Collection[int] | None:
+        """Give the versions of a model that its source has, usable or not.
+
+        Args:
+            name: The model.
+
+        Returns:
+            Their numbers; ``None`` if nobody can tell, because a folder could not be read.
+        """
+        own = [problem.version for problem in self.problems if problem.name == name]
+        if None in own:
+            return None
+        found = {*self.bundles.get(name, ()), *self.folders.get(name, ()), *filter(None, own)}
+        is_dark = not found and any(not problem.name for problem in self.problems)
+        return None if is_dark else found
 
 
 def parse_model_argument(text: str) -> tuple[str, Path]:
@@ -210,15 +228,18 @@ def discover(
         except ArtifactError as error:
             problems.append(Problem("", None, error))
     bundles: dict[str, dict[int, Bundle]] = {}
+    folders: dict[str, set[int]] = {}
     for name in sorted(models.keys() | places.keys()):
         if only in {"", name}:
+            there = folders[name] = set()
+            settings, roots = models.get(name, Model()), places.get(name, [])
             try:
-                found = _one_model(name, models.get(name, Model()), places.get(name, []), problems)
+                found = _one_model(name, settings, roots, problems, there)
             except (EdgeRuntimeError, OSError) as error:
                 problems.append(Problem(name, None, _as_ours(error, f"model {name!r}")))
             else:
                 bundles.update({name: found} if found else {})
-    return Discovery(bundles, tuple(problems))
+    return Discovery(bundles, tuple(problems), folders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,9 +252,13 @@ class _Versions:
 
 
 def _one_model(
-    name: str, settings: Model, places: list[_Versions], problems: list[Problem]
+    name: str,
+    settings: Model,
+    places: list[_Versions],
+    problems: list[Problem],
+    there: set[int],
 ) -> dict[int, Bundle]:
-    """Make the bundles of one model; problems of single versions are added to the list."""
+    """Make the bundles of one model; adds problems of single versions, and the versions there."""
     check_model_name(name)
     if settings.path:
         sources = [f"models.{name}.path", *(place.root for place in places)]
@@ -263,6 +288,7 @@ def _one_model(
             f"model {name!r} is in none of the repositories; set models.{name}.path or remove "
             f"models.{name}"
         )
+    there.update(places[0].folders)
     return _selected(name, places[0], settings.version_policy, problems)
 
 

@@ -8,7 +8,7 @@ than it promised is followed by the next one.
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final, Literal
 
 Key = tuple[str, int]
@@ -16,6 +16,7 @@ Load = Literal["always", "start", "request"]
 
 ROOM_WAIT_S: Final = 10.0  # then requests for which there is no room are refused
 STAY_MAX_S: Final = 5.0  # what was just loaded stays as long as its load took, and at most this
+LATELY_S: Final = 10.0  # what was used within this is in use
 _LEAVING_ORDER: Final = ("request", "start")  # ``always`` is not in it: it never leaves
 _RETRY_AFTER_S: Final = 1
 _MIB: Final = 1 << 20
@@ -37,6 +38,8 @@ class Version:
         idle_unload_s: Time without use after which it is unloaded; 0: never.
         stays_until_s: Before this it does not leave for another version: where too many are in
             use at once, at most half the time goes into loading.
+        loads_s: Seconds of loads that its user caused lately: of those who wait for it, or for
+            whom it was loaded, the one who caused least. Infinite: it was loaded for nobody.
     """
 
     key: Key
@@ -49,6 +52,7 @@ class Version:
     waiting_since_s: float = 0.0
     idle_unload_s: float = 0.0
     stays_until_s: float = 0.0
+    loads_s: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,10 @@ class Action:
 def next_action(snapshot: Snapshot) -> Action:
     """Decide the next action.
 
-    Idle versions leave first, then the budget is kept, then requests are served in the order in
-    which they began to wait. One that fits into the room there is may overtake one that has to
-    wait for room; none is evicted for it then.
+    Idle versions leave first, then the budget is kept, then requests are served: of users who
+    caused the least loads lately first, then in the order in which they began to wait. One that
+    fits into the room there is may overtake one that has to wait for room; none is evicted for
+    it then.
     """
     now_s = snapshot.now_s
     due: list[float] = []
@@ -123,7 +128,7 @@ def next_action(snapshot: Snapshot) -> Action:
             return Action("evict", version.key, _over(snapshot))
         is_blocked = True
     wanted = [version for version in snapshot.versions if version.waiting]
-    for version in sorted(wanted, key=lambda each: (each.waiting_since_s, each.key)):
+    for version in sorted(wanted, key=lambda each: (each.loads_s, each.waiting_since_s, each.key)):
         if version.is_resident:
             continue
         action = admit(snapshot, version)
@@ -168,7 +173,7 @@ def admit(
             f"leaves {size(max(most, 0))} for it at most; raise engine.memory_budget_bytes, or "
             "serve a smaller variant",
         )
-    leaving = _fewest(_leaving_order(snapshot, yielding, but=wanted.key), need - room)
+    leaving = _fewest(_leaving_order(snapshot, yielding, wanted), need - room)
     if leaving:
         name, version = wanted.key
         return Action("evict", leaving[0].key, f"{name} version {version} needs the room")
@@ -198,7 +203,7 @@ def overflow(snapshot: Snapshot, arrived: Version) -> Action:
     over = snapshot.held_bytes - snapshot.leaving_bytes - snapshot.budget_bytes
     if not snapshot.budget_bytes or over <= 0:
         return Action("wait")
-    leaving = _fewest(_leaving_order(snapshot, _LEAVING_ORDER, but=arrived.key), over)
+    leaving = _fewest(_leaving_order(snapshot, _LEAVING_ORDER, arrived), over)
     if leaving:
         name, version = arrived.key
         return Action("evict", leaving[0].key, f"{name} version {version} needs the room")
@@ -242,16 +247,19 @@ def size(count: int) -> str:
 def _leaving_order(
     snapshot: Snapshot,
     yielding: Collection[Load],
-    but: Key = ("", 0),
+    wanted: Version | None = None,
     *,
     at_once: bool = False,
 ) -> list[Version]:
     """List the versions that may leave now, the first to leave first.
 
+    Within one kind, what is in use by users who caused fewer loads lately leaves last: whoever
+    asks for one model after the other mostly makes their own leave.
+
     Args:
         snapshot: The versions.
         yielding: Whose versions may leave.
-        but: This one may not.
+        wanted: What they leave for; may not leave itself.
         at_once: Whether even what was just loaded may leave.
     """
     able = [
@@ -263,11 +271,16 @@ def _leaving_order(
         and not each.leases
         and not each.waiting
         and (at_once or each.stays_until_s <= snapshot.now_s)
-        and each.key != but
+        and (wanted is None or each.key != wanted.key)
     ]
-    return sorted(
-        able, key=lambda each: (_LEAVING_ORDER.index(each.load), each.last_used_s, each.key)
-    )
+    lately_s = snapshot.now_s - LATELY_S
+    loads_s = wanted.loads_s if wanted is not None else inf
+
+    def rank(each: Version) -> tuple[int, bool, float, Key]:
+        is_spared = each.loads_s < loads_s < inf and each.last_used_s > lately_s
+        return _LEAVING_ORDER.index(each.load), is_spared, each.last_used_s, each.key
+
+    return sorted(able, key=rank)
 
 
 def _fewest(order: list[Version], short_bytes: int) -> list[Version]:

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError, NoRoomError
+from edge_runtime.fairness import User
+from edge_runtime.load_shares import LoadShares
 from edge_runtime.loader_thread import LoaderThread
 from edge_runtime.registry import Entry, Registry
 from edge_runtime.residency import (
@@ -34,10 +36,11 @@ _LONG_AGO_S: Final = float("-inf")
 
 
 class Asked(NamedTuple):
-    """The requests that wait for one version: how many, and since when the first."""
+    """The requests that wait for one version: how many, since when the first, and whose."""
 
     requests: int
     since_s: float
+    users: frozenset[User] = frozenset()
 
 
 class Residents:
@@ -52,7 +55,9 @@ class Residents:
     Attributes:
         budget_bytes: What the process may hold; 0: no budget.
         is_closing: Whether nothing is loaded any more.
+        shares: Who caused loads lately.
         freed: Called when a version's memory was given back.
+        arrived: Called when a version answers that did not.
     """
 
     def __init__(
@@ -66,8 +71,10 @@ class Residents:
         self.thread = thread
         self.budget_bytes = 0
         self.is_closing = False
+        self.shares = LoadShares()
         self._held_bytes = held_bytes
         self.freed: Callable[[], None] = lambda: None
+        self.arrived: Callable[[], None] = lambda: None
         self._clock_ns = clock_ns
         self._leaving: dict[LoadedVersion, asyncio.Event] = {}
 
@@ -91,6 +98,7 @@ class Residents:
             letting_go: Versions in memory that go next, whatever is decided.
         """
         asked = asked or {}
+        now_s = self.now_s
         versions = []
         for entry in self.registry:
             loaded = entry.loaded
@@ -98,12 +106,12 @@ class Residents:
             if loaded in letting_go:
                 continue
             if loaded is not None:
-                versions.append(self._resident(entry, loaded, waiting))
+                versions.append(self._resident(entry, loaded, waiting, now_s))
             elif waiting is not None:
-                versions.append(self._wanted(entry, entry.need_bytes or 0, waiting))
+                versions.append(self._wanted(entry, entry.need_bytes or 0, waiting, now_s))
         leaving = sum(self._size(each) for each in (*self._leaving, *letting_go))
         held = self._held_bytes() if self.budget_bytes else 0
-        return Snapshot(self.now_s, held, self.budget_bytes, tuple(versions), leaving)
+        return Snapshot(now_s, held, self.budget_bytes, tuple(versions), leaving)
 
     async def need(self, entry: Entry, bundle: Bundle) -> tuple[int, bool]:
         """Find out what a bundle needs.
@@ -127,8 +135,15 @@ class Residents:
             entry.know(look, expected)
         return expected, False
 
-    async def load(self, entry: Entry, bundle: Bundle) -> LoadedVersion:
+    async def load(
+        self, entry: Entry, bundle: Bundle, users: Collection[User] = ()
+    ) -> LoadedVersion:
         """Load a version's files; it does not answer yet.
+
+        Args:
+            entry: What is to be loaded.
+            bundle: Of what.
+            users: Who waits for it; none: the operator wants it.
 
         Returns:
             What was loaded, or what serves already if nothing would change.
@@ -141,11 +156,15 @@ class Residents:
         serving = entry.loaded
         if serving is None and entry.state.state != "LOADING":
             entry.state = VersionState("LOADING")
+        began_s = self.now_s
         try:
             loaded, look = await self.thread.load(bundle, serving)
         except EdgeRuntimeError as error:
             self._failed(entry, error)
             raise
+        finally:
+            self.shares.charge(users, self.now_s - began_s, self.now_s)
+        entry.loaded_for = users
         entry.know(look, loaded.size_bytes or entry.need_bytes or 0)
         if loaded is not serving:
             text = "model %s version %s loaded in %.3f s: %s"
@@ -156,6 +175,7 @@ class Residents:
         """Let a version that was loaded answer from now on."""
         entry.arrive(loaded, bundle, self._clock_ns())
         self.registry.refresh(entry.name)
+        self.arrived()
 
     async def make_room(
         self, entry: Entry, need_bytes: int, yielding: Collection[Load] = ("request", "start")
@@ -170,7 +190,7 @@ class Residents:
         Raises:
             NoRoomError: There is no room for it.
         """
-        wanted = self._wanted(entry, need_bytes, Asked(1, _LONG_AGO_S))
+        wanted = self._wanted(entry, need_bytes, Asked(1, _LONG_AGO_S), self.now_s)
         while True:
             action = admit(self.snapshot(), wanted, yielding=yielding)
             if action.kind == "load":
@@ -192,7 +212,7 @@ class Residents:
         Raises:
             NoRoomError: Even then it would not fit.
         """
-        wanted = self._wanted(entry, need_bytes, Asked(1, self.now_s))
+        wanted = self._wanted(entry, need_bytes, Asked(1, self.now_s), self.now_s)
         action = admit(self.snapshot(letting_go=letting_go), wanted)
         if action.kind == "refuse":
             raise refusal(entry, action)
@@ -210,9 +230,9 @@ class Residents:
         Raises:
             NoRoomError: It does not fit, and was let go of again.
         """
-        arrived = self._resident(entry, loaded, None)
         while True:
             now = self.snapshot(letting_go=letting_go)
+            arrived = self._resident(entry, loaded, None, now.now_s)
             others = tuple(each for each in now.versions if each.key != entry.key)
             action = overflow(replace(now, versions=(*others, arrived)), arrived)
             if action.kind == "wait":
@@ -254,8 +274,8 @@ class Residents:
         return True
 
     def _size(self, loaded: LoadedVersion) -> int:
-        entry = self.registry.entry(loaded.name, int(loaded.version))
-        return loaded.size_bytes or entry.need_bytes or 0
+        entry = self.registry.find((loaded.name, int(loaded.version)))
+        return loaded.size_bytes or (entry.need_bytes if entry is not None else 0) or 0
 
     def _close(self, loaded: LoadedVersion) -> None:
         def closed() -> None:
@@ -268,7 +288,9 @@ class Residents:
         _log.error("model %s version %s: %s", entry.name, entry.text, error.message)
         entry.fail(error, self.now_s)
 
-    def _resident(self, entry: Entry, loaded: LoadedVersion, waiting: Asked | None) -> Version:
+    def _resident(
+        self, entry: Entry, loaded: LoadedVersion, waiting: Asked | None, now_s: float
+    ) -> Version:
         if loaded.leases:
             loaded.last_used_ns = self._clock_ns()
         used_ns = max(loaded.last_used_ns, loaded.statistics.last_success_ns)
@@ -281,9 +303,10 @@ class Residents:
             waiting=waiting.requests if waiting else 0,
             idle_unload_s=entry.settings.idle_unload_s,
             stays_until_s=entry.arrived_ns / _NS + min(loaded.load_s, STAY_MAX_S),
+            loads_s=self.shares.least_s(entry.loaded_for, now_s),
         )
 
-    def _wanted(self, entry: Entry, need_bytes: int, waiting: Asked) -> Version:
+    def _wanted(self, entry: Entry, need_bytes: int, waiting: Asked, now_s: float) -> Version:
         return Version(
             key=entry.key,
             size_bytes=need_bytes,
@@ -291,6 +314,7 @@ class Residents:
             is_resident=False,
             waiting=waiting.requests,
             waiting_since_s=waiting.since_s,
+            loads_s=self.shares.least_s(waiting.users, now_s),
         )
 
 

@@ -95,6 +95,7 @@ class LoadedVersion:
             verdict=self.verdict,
             cap=self.cap,
             inline=self.inline,
+            name=f"{self.name} version {self.version}",
         )
 
     @property

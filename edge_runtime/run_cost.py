@@ -2,12 +2,14 @@
 
 from typing import Final
 
+ANY_SIZE: Final = 2**31
+"""What ``size_within`` gives where no size takes too long."""
+
 _WARM_UP_RUNS: Final = 2
 _STEP_MAX: Final = 4
 _STEP_FLOOR_NS: Final = 10_000
 _SAME_SIZE: Final = 1e-6  # relative spread that rounding alone can make
 _LEARN_EVERY: Final = 16  # learning costs a microsecond, so a steady model pays it rarely
-_ANY_SIZE: Final = 2**31
 _FORGET: Final = 0.95  # weight of the past per observation: about the last 20 count
 
 
@@ -43,10 +45,15 @@ class RunCost:
         """Give the expected time of a run, in nanoseconds; only meaningful once ``known``."""
         return self._intercept_ns + self._slope_ns * size
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether nobody knows what other sizes than those seen lately would cost."""
+        return not self._intercept_ns
+
     def size_within(self, ns: float) -> int:
         """Give the largest size expected to take no longer than ``ns``, at least 1."""
         if not self._slope_ns:
-            return _ANY_SIZE if self._intercept_ns <= ns else 1
+            return ANY_SIZE if self._intercept_ns <= ns else 1
         return max(1, int((ns - self._intercept_ns) / self._slope_ns))
 
     def observe(self, size: int, ns: float) -> None:

@@ -17,12 +17,14 @@ from typing import Final
 
 from edge_runtime.batching import Batch, Lane, Run
 from edge_runtime.errors import (
-    DeadlineExceededError,
     EdgeRuntimeError,
     OverloadedError,
     UnavailableError,
 )
 from edge_runtime.fair_queue import FairQueue
+from edge_runtime.fairness import User
+from edge_runtime.run_cost import ANY_SIZE
+from edge_runtime.run_end import done, fail, is_due
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,11 @@ _TURN_NS: Final = (
     2_000_000  # short runs of one turn of the loop, before sockets are looked at again
 )
 _RECENTLY_NS: Final = 1_000_000_000
+_SWEEP_NS: Final = 5_000_000  # a full queue is looked through so often: it takes 30 us for 256 runs
+_COMPANY: Final = 1.5  # times its own length that a run may get by company, while others are about
+_COMPANY_TRIED: Final = 2  # the same in size, until it is known what company costs
+_STALL_NS: Final = 50_000_000  # on the loop's thread: nobody was read or answered for so long
+_STALLS_NS: Final = 60_000_000_000  # a second one within this time is no accident
 _NS: Final = 1e9
 
 
@@ -75,6 +82,13 @@ class Scheduler:
         self._idle = asyncio.Event()  # set while nothing runs in the pool
         self._idle.set()
         self._closing = False
+        self._swept = 0  # when the full queue was looked through last
+        self._refused = OverloadedError(  # once: in an overload it is the answer to most requests
+            f"{queue_depth} requests are waiting already; try again later",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+        #: Whether the queue may be full; ``refusal`` says for whom.
+        self.is_full = False
 
     @property
     def waiting(self) -> int:
@@ -99,11 +113,36 @@ class Scheduler:
             lane.short.append(run)
             return
         self._seen[run.client] = run.queued
-        if len(self._queue) >= self._queue_depth:
+        waiting = len(self._queue)
+        if waiting >= self._queue_depth:
             self._submit_to_full(run)
             return
+        self.is_full = waiting + 1 >= self._queue_depth
         self._queue.push(run)
         self._start_next()
+
+    def refusal(self, lane: Lane, client: User) -> EdgeRuntimeError | None:
+        """Say what a request would be told if it came now; it need not even be decoded then.
+
+        To be called where ``is_full``: most of the requests in an overload end here.
+
+        Args:
+            lane: The version asked.
+            client: Who asks.
+
+        Returns:
+            The error, or ``None`` if there is, or would be made, room.
+        """
+        cost = lane.cost
+        if cost.known and lane.inline and cost.estimate_ns(1) < self._inline_limit_ns:
+            return None  # it needs no place in the queue
+        self._seen[client] = now = perf_counter_ns()
+        for ended in self._sweep(now):
+            done(ended)
+        self.is_full = len(self._queue) >= self._queue_depth
+        if self.is_full and self._queue.who_gives_way(client) == client:
+            return self._refusal()
+        return None
 
     # -- on the loop's thread --------------------------------------------------------------------
 
@@ -126,13 +165,29 @@ class Scheduler:
             if lane.short:
                 lanes.append(lane)
             if batch is not None and batch.ended > until:
+                if batch.ended - batch.started > _STALL_NS:
+                    self._stalled(batch)
                 break
         if lanes:  # the sockets first, then the rest
             self._loop.call_soon(self._run_short)
         for run in dropped:
-            _done(run)
+            done(run)
         for batch in executed:
             self._finish(batch)
+
+    def _stalled(self, batch: Batch) -> None:
+        """Keep a version that held everybody up, and not once, off the loop's thread for good."""
+        lane = batch.lane
+        lane.stalls += 1
+        before, lane.stalled = lane.stalled, batch.ended
+        _log.warning(
+            "a run of %s held every request up for %.0f ms",
+            lane.name,
+            (batch.ended - batch.started) / 1e6,
+        )
+        if before and batch.started - before < _STALLS_NS:
+            lane.inline = False
+            _log.warning("from now on, runs of %s go to the pool, however short", lane.name)
 
     def _next_short(self, lane: Lane, dropped: list[Run]) -> Batch | None:
         """Take as many of a lane's short runs as may share one run."""
@@ -143,7 +198,7 @@ class Scheduler:
         size_max = lane.cost.size_within(self._inline_limit_ns)
         rows_max = min(lane.cap.rows, size_max) if uniform else lane.cap.rows
         for run in runs:
-            if (run.request.cancelled or run.deadline_ns) and not _is_due(run):
+            if (run.request.cancelled or run.deadline_ns) and not is_due(run):
                 dropped.append(run)
             elif batch is None:
                 batch = Batch(run)
@@ -172,35 +227,57 @@ class Scheduler:
             run = self._queue.pop(self._may_run)
             if run is None:
                 break
-            if _is_due(run):
+            if is_due(run):
                 self._start(self._with_mates(run, dropped))
             else:
                 dropped.append(run)
         if len(self._queue) and self._running < self._threads:
             self._look_again_later()
         for run in dropped:  # last: an answer may bring the next request here
-            _done(run)
+            done(run)
 
     def _with_mates(self, run: Run, dropped: list[Run]) -> Batch:
         """Let what waits for the same version share the run."""
         batch = Batch(run)
-        if run.may_join:
-            while len(self._queue) and batch.rows < run.lane.cap.rows:
-                mate = self._queue.pop_mate(run, run.lane.cap.rows - batch.rows)
-                if mate is None:
-                    break
-                if _is_due(mate):
-                    batch.add(mate)
-                else:
-                    dropped.append(mate)
+        if not run.may_join or not len(self._queue):
+            return batch
+        rows_max = run.lane.cap.rows
+        size_max = self._size_max(run)
+        while batch.rows < rows_max and batch.size < size_max:
+            mate = self._queue.pop_mate(run, rows_max - batch.rows, size_max - batch.size)
+            if mate is None:
+                break
+            if is_due(mate):
+                batch.add(mate)
+            else:
+                dropped.append(mate)
         return batch
+
+    def _size_max(self, first: Run) -> int:
+        """Say how large a run may become by company.
+
+        Rows are capped already. Where they do not say everything, the objective holds for the time
+        expected. While other clients are about, a run may not become much longer than it was: a
+        newcomer waits for its end, and a modest client would pay for a greedy one's company.
+        """
+        lane = first.lane
+        cost = lane.cost
+        size_max = ANY_SIZE if lane.uniform else cost.size_within(lane.cap.objective_ns)
+        if self._others_came_lately(first.client):
+            if cost.is_guess:
+                return min(size_max, _COMPANY_TRIED * first.size)
+            return min(size_max, cost.size_within(_COMPANY * cost.estimate_ns(first.size)))
+        return size_max
 
     def _may_run(self, client: int | None) -> bool:
         """Keep the last thread free for others who came lately: a run cannot be interrupted."""
         if self._threads == 1 or self._running_of[client] < self._threads - 1:
             return True
+        return not self._others_came_lately(client)
+
+    def _others_came_lately(self, client: User) -> bool:
         since = perf_counter_ns() - _RECENTLY_NS
-        return all(key == client or seen < since for key, seen in self._seen.items())
+        return any(key != client and seen >= since for key, seen in self._seen.items())
 
     def _look_again_later(self) -> None:
         """Give the thread kept free to who waits, once nobody else came for long enough."""
@@ -244,24 +321,26 @@ class Scheduler:
 
     def _submit_to_full(self, run: Run) -> None:
         """Make room in a full queue, or refuse who would have the most in it."""
-        ended = self._queue.take_out(_is_due)
+        ended = self._sweep(run.queued)
         if len(self._queue) >= self._queue_depth:
             refused = self._queue.make_room(run) or run
-            _fail(refused, self._refusal())
+            fail(refused, self._refusal())
             ended.append(refused)
         if run.error is None:
             self._queue.push(run)
             self._start_next()
         for each in ended:  # last: an answer may bring the next request here
-            _done(each)
+            done(each)
+
+    def _sweep(self, now: int) -> list[Run]:
+        """Take out of a full queue what is too late or unwanted, not more often than it pays."""
+        if now - self._swept < _SWEEP_NS:
+            return []
+        self._swept = now
+        return self._queue.take_out(is_due)
 
     def _refusal(self) -> EdgeRuntimeError:
-        if self._closing:
-            return UnavailableError("the daemon is stopping")
-        return OverloadedError(
-            f"{self._queue_depth} requests are waiting already; try again later",
-            retry_after_s=_RETRY_AFTER_S,
-        )
+        return UnavailableError("the daemon is stopping") if self._closing else self._refused
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -279,7 +358,7 @@ class Scheduler:
             run.started = batch.started
             run.ended = batch.ended
             run.shared_rows = batch.rows
-            _done(run)
+            done(run)
         if batch.error is None:
             batch.count()
 
@@ -302,8 +381,8 @@ class Scheduler:
         self._lanes.clear()
         waiting += self._queue.take_out(lambda _: False)
         for run in waiting:
-            _fail(run, UnavailableError("the daemon is stopping"))
-            _done(run)
+            fail(run, UnavailableError("the daemon is stopping"))
+            done(run)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._idle.wait()
@@ -314,28 +393,3 @@ class Scheduler:
         for thread in self._pool:
             thread.join()
         return True
-
-
-def _is_due(run: Run) -> bool:
-    """Tell whether a run that waited is still worth its time; sets its error if not."""
-    error: EdgeRuntimeError
-    if run.request.cancelled:
-        error = UnavailableError("the client is gone")
-    elif run.deadline_ns and perf_counter_ns() >= run.deadline_ns:
-        error = DeadlineExceededError("the request's timeout passed before it could run")
-    else:
-        return True
-    _fail(run, error)
-    return False
-
-
-def _fail(run: Run, error: EdgeRuntimeError) -> None:
-    run.error = error
-    run.started = run.ended = perf_counter_ns()
-
-
-def _done(run: Run) -> None:
-    try:
-        run.done(run)
-    except Exception:  # noqa: BLE001 - the runs behind it must not suffer
-        _log.exception("the end of a run failed in a way nobody foresaw")

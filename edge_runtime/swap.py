@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 EMPTY_S: Final = 10.0  # for the last requests of a version that has to leave before another comes
 _UNLOADED: Final = "unloaded"
+_RETRY_AFTER_S: Final = 1
 
 
 class _Left(NamedTuple):
@@ -77,15 +78,22 @@ class Swap:
         failure: EdgeRuntimeError | None = None
         works = not desired
         others = [entry for entry in self._registry.of(self._name) if entry.version not in desired]
-        for version, bundle in sorted(desired.items()):
-            entry = self._registry.entry(self._name, version)
-            try:
-                await self._one(entry, bundle, others)
-            except EdgeRuntimeError as error:
-                failure = failure or error
-                works = works or entry.loaded is not None
-            else:
-                works = True
+        coming = {version: self._begin(version) for version in desired}
+        try:
+            for version, bundle in sorted(desired.items()):
+                entry, stays_out = coming[version]
+                try:
+                    await self._one(entry, bundle, others, stays_out=stays_out)
+                except EdgeRuntimeError as error:
+                    failure = failure or error
+                    works = works or entry.loaded is not None
+                else:
+                    works = True
+                finally:
+                    entry.is_changing = False
+        finally:
+            for entry, _ in coming.values():
+                entry.is_changing = False
         if works:
             for entry in others:
                 self._drop(entry)
@@ -103,13 +111,30 @@ class Swap:
                 entry.state = VersionState("UNAVAILABLE", _UNLOADED)
             _log.info("model %s version %s let go", entry.name, entry.text)
 
-    async def _one(self, entry: Entry, bundle: Bundle, others: list[Entry]) -> None:
+    def _begin(self, version: int) -> tuple[Entry, bool]:
+        """Take in the settings; a version that is loaded now is waited for from here on.
+
+        Returns:
+            The version's entry, and whether it stays out of memory until it is asked for.
+        """
+        entry = self._registry.entry(self._name, version)
         load, before = self._settings.load, entry.settings.load
         entry.settings = self._settings
+        if entry.loaded is not None:
+            return entry, False
         # What left memory stays out, unless the settings say otherwise since.
-        is_asleep = entry.can_load and entry.loaded is None and load == before != "always"
-        is_lazy = entry.loaded is None and load == "request" and not self._is_served
+        is_asleep = entry.can_load and load == before != "always"
+        is_lazy = load == "request" and not self._is_served
         if not self._at_once and (is_asleep or is_lazy):
+            return entry, True
+        entry.is_changing = True
+        entry.state = VersionState("LOADING")
+        return entry, False
+
+    async def _one(
+        self, entry: Entry, bundle: Bundle, others: list[Entry], *, stays_out: bool
+    ) -> None:
+        if stays_out:
             if entry.bundle != bundle:
                 entry.bundle, entry.last, entry.need_bytes, entry.files = bundle, None, None, None
             entry.sleep()
@@ -211,7 +236,8 @@ class Swap:
         except TimeoutError as error:
             raise ModelNotReadyError(
                 f"requests on the old version did not end within {EMPTY_S:g} s, and there is no "
-                "room for both; the old one answers on"
+                "room for both; the old one answers on",
+                retry_after_s=_RETRY_AFTER_S,
             ) from error
         finally:
             await self._changing.acquire()

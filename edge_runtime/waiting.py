@@ -1,11 +1,17 @@
-"""Requests that wait for a version to be in memory: bounded, first come first served."""
+"""Requests that wait for a version to be in memory: bounded, and fair between users.
+
+Within the bound they are answered in the order in which they came. Where no more may wait, the
+newest of the user who has the most waiting gives way to one of a user who has fewer.
+"""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from edge_runtime.errors import EdgeRuntimeError, OverloadedError, UnavailableError
+from edge_runtime.fairness import User, greediest
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +31,7 @@ class Waiter:
         resume: Called once, with ``None`` or with an error.
         is_cancelled: Whether nobody waits for the answer any more.
         since_s: When it began to wait.
+        user: Who asks.
     """
 
     name: str
@@ -32,6 +39,7 @@ class Waiter:
     resume: Resume
     is_cancelled: IsCancelled
     since_s: float
+    user: User = None
 
 
 class Waiting:
@@ -52,19 +60,34 @@ class Waiting:
         return iter(self._waiters)
 
     def add(self, waiter: Waiter) -> None:
-        """Let a request wait.
+        """Let a request wait; where no more may, one of the user with most waiting is refused.
 
         Raises:
-            OverloadedError: Too many wait already.
+            OverloadedError: Too many wait already, and no user has more waiting than this one.
         """
         if len(self._waiters) >= self._limit:
             self.drop_cancelled()
+        gives_way: Waiter | None = None
         if len(self._waiters) >= self._limit:
-            raise OverloadedError(
-                f"{self._limit} requests wait for models to be loaded already; try again later",
-                retry_after_s=_RETRY_AFTER_S,
-            )
+            gives_way = self._newest_of_greediest(waiter.user)
+            if gives_way is None:
+                raise self._refusal()
+            self._waiters.remove(gives_way)
         self._waiters.append(waiter)
+        if gives_way is not None:  # last: its answer may bring the next request here
+            _resume(gives_way, self._refusal())
+
+    def _newest_of_greediest(self, newcomer: User) -> Waiter | None:
+        user = greediest(Counter(waiter.user for waiter in self._waiters), newcomer)
+        if user == newcomer:
+            return None
+        return next(waiter for waiter in reversed(self._waiters) if waiter.user == user)
+
+    def _refusal(self) -> OverloadedError:
+        return OverloadedError(
+            f"{self._limit} requests wait for models to be loaded already; try again later",
+            retry_after_s=_RETRY_AFTER_S,
+        )
 
     def drop_cancelled(self) -> None:
         """Let go of the requests whose client is gone, or whose time has passed."""
@@ -85,7 +108,11 @@ class Waiting:
         # Taken out first: what is resumed may begin to wait again.
         self._waiters = [waiter for waiter in self._waiters if id(waiter) not in taken]
         for waiter in chosen:
-            try:
-                waiter.resume(error)
-            except Exception:  # noqa: BLE001 - the others must not suffer
-                _log.exception("a request that waited failed in a way nobody foresaw")
+            _resume(waiter, error)
+
+
+def _resume(waiter: Waiter, error: EdgeRuntimeError | None) -> None:
+    try:
+        waiter.resume(error)
+    except Exception:  # noqa: BLE001 - the others must not suffer
+        _log.exception("a request that waited failed in a way nobody foresaw")

@@ -1,1 +1,1 @@
-"""A tool that makes models smaller and faster, and proves it. Not built yet."""
+"""A tool that makes models smaller and faster, or says why not: the command ``edge-quantize``."""

@@ -19,7 +19,8 @@ from edge_runtime.cache.predictions import PredictionCache
 from edge_runtime.cache.schema import DATABASE, DIRECTORY
 from edge_runtime.cache.store import Row
 from edge_runtime.cache.subject import Subject
-from edge_runtime.cache.version_cache import Hit, Ticket, VersionCache
+from edge_runtime.cache.ticket import Hit, Ticket
+from edge_runtime.cache.version_cache import VersionCache
 from edge_runtime.cache.worker import Opened, Worker
 from edge_runtime.datatypes import BY_NAME
 from edge_runtime.hardware import CpuFacts

@@ -17,13 +17,20 @@ S = 1_000_000_000
 
 
 class Clock:
-    """A clock that tests turn."""
+    """A clock that tests turn.
+
+    Attributes:
+        ns: The time.
+        tick_ns: How much goes by with every look.
+    """
 
     def __init__(self) -> None:
         self.ns = S
+        self.tick_ns = 0
 
     def __call__(self) -> int:
         """Tell the time."""
+        self.ns += self.tick_ns
         return self.ns
 
 
@@ -75,7 +82,14 @@ class World:
         await self.catalog.apply(name, wanted, settings, at_once=at_once)
         await self.settle()
 
-    def ask(self, name: str = "m", version: str = "", *, is_gone: bool = False) -> bool:
+    def ask(
+        self,
+        name: str = "m",
+        version: str = "",
+        *,
+        is_gone: bool = False,
+        user: int | None = None,
+    ) -> bool:
         """Ask for a prediction as the request path does; tell whether it waits."""
 
         def resume(error: EdgeRuntimeError | None) -> None:
@@ -91,14 +105,16 @@ class World:
         try:
             self.catalog.release(self.catalog.lease(name, version))
         except ModelNotReadyError:
-            return self.catalog.wake(name, version, resume, lambda: is_gone)
+            return self.catalog.wake(name, version, resume, lambda: is_gone, user=user)
         resume(None)
         return False
 
-    async def asks(self, name: str = "m", version: str = "") -> LoadedVersion | EdgeRuntimeError:
+    async def asks(
+        self, name: str = "m", version: str = "", *, user: int | None = None
+    ) -> LoadedVersion | EdgeRuntimeError:
         """Ask, and wait for the answer."""
         self._answer.clear()
-        waits = self.ask(name, version)
+        waits = self.ask(name, version, user=user)
         assert waits or self._answer.is_set(), "it neither waits nor has an answer"
         async with asyncio.timeout(WAIT_S):
             await self._answer.wait()

@@ -13,15 +13,29 @@ FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
 FOLDERS = ("edge_runtime", "quantize", "agent", "fleet", "tests", "benchmarks", "examples", "docs")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-DAEMON = sorted((ROOT / "edge_runtime").rglob("*.py"))
+PROGRAMS = sorted(
+    path
+    for folder in ("edge_runtime", "quantize", "agent", "fleet")
+    for path in (ROOT / folder).rglob("*.py")
+)
 
 # One file owns each foreign library (a folder's name: every file in it).
 OWNERS = {
-    "onnxruntime": {"edge_runtime/session.py"},
+    "onnxruntime": {
+        "edge_runtime/session.py",
+        "quantize/execution.py",
+        "quantize/quantizers.py",
+        "quantize/model/shapes.py",
+        "quantize/passes/transformers.py",
+    },
+    "matplotlib": {"quantize/reports/pictures.py"},
+    "onnxsim": {"quantize/pruning.py"},
+    "onnxslim": {"quantize/passes/slimming.py"},
+    "scipy": {"quantize/confidence.py"},
     "httptools": {"edge_runtime/api/http.py", "edge_runtime/client"},
     "uvloop": {"edge_runtime/daemon.py"},
     "prometheus_client": {"edge_runtime/api/exposition.py"},
-    "tqdm": {"edge_runtime/cli"},
+    "tqdm": {"edge_runtime/cli", "quantize/cli/bars.py"},
     "sqlite3": {"edge_runtime/cache"},
     "sqlite_utils": {"edge_runtime/cache/migrations.py", "edge_runtime/cache/inspection.py"},
 }
@@ -65,7 +79,7 @@ def test_nothing_is_left_for_later_in_comments(path: Path) -> None:
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_one_place_owns_each_library(library: str) -> None:
-    users = {_name(path) for path in DAEMON if library in set(_imports(path))}
+    users = {_name(path) for path in PROGRAMS if library in set(_imports(path))}
     strangers = {
         user
         for user in users
@@ -99,3 +113,14 @@ def test_wrong_usage_is_told_without_loading_onnxruntime() -> None:
 def test_the_daemon_starts_without_what_only_some_need() -> None:
     modules = _modules_after("import edge_runtime.daemon, edge_runtime.cli.serve")
     assert not {"prometheus_client", "tqdm", "onnx", "psutil", "sqlite3", "sqlite_utils"} & modules
+
+
+def test_a_bundle_is_verified_with_what_a_device_has() -> None:
+    statement = "import quantize.cli, quantize.cli.verify_command"
+    strangers = {"onnx", "onnxslim", "onnxsim", "scipy", "matplotlib", "sympy", "tqdm"}
+    assert not strangers & _modules_after(statement)
+
+
+def test_wrong_usage_of_the_quantiser_is_told_without_loading_onnxruntime() -> None:
+    statement = "from quantize.cli.arguments import parser; parser()"
+    assert not {"numpy", "onnxruntime", "onnx", "scipy"} & _modules_after(statement)

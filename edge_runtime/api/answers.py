@@ -113,7 +113,7 @@ def model_statistics(
             compute_input=schemas.Duration(runs, counters.input_ns),
             compute_infer=schemas.Duration(runs, counters.compute.ns),
             compute_output=schemas.Duration(runs, counters.output_ns),
-            cache_hit=schemas.Duration(cache.hits, cache.hit_ns) if cache else none,
+            cache_hit=schemas.Duration(cache.answered, cache.hit_ns) if cache else none,
             cache_miss=schemas.Duration(cache.misses, cache.miss_ns) if cache else none,
         ),
         response_stats={},

@@ -13,86 +13,20 @@ Source: RFC 9112 section 9.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_runtime.api.exchange import Buffers, Exchange
-from edge_runtime.api.halves import is_gone, peer_of
-from edge_runtime.api.http import Budget, Reception
-from edge_runtime.api.request_log import NoLog
-from edge_runtime.api.timeouts import NEVER, Timeouts
-from edge_runtime.metrics import ServerStatistics
-from edge_runtime.settings import Limits
+from edge_runtime.api.halves import hang_up, has_unread, is_gone, peer_of
+from edge_runtime.api.http import Reception
+from edge_runtime.api.timeouts import NEVER
+
+if TYPE_CHECKING:
+    from edge_runtime.api.door import Door
 
 LINGER_S: Final = 2.0  # after refusing a body: time for the peer to read our answer
 OUTGOING_BYTES_MAX: Final = 1_048_576  # gathered in one turn of the loop; then no more is run
-REFUSALS_AT_ONCE: Final = 64  # clients told that there are too many; more are cut without a word
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Door:
-    """What the connections of one listening socket have in common.
-
-    Args:
-        dispatch: Answers an exchange, now or later.
-        limits: What a caller may ask; ``connections`` counts on each door by itself.
-        statistics: Counters of the daemon.
-        timeouts: Watches deadlines.
-        budget: Of the bodies of unanswered requests, on every door together.
-    """
-
-    def __init__(
-        self,
-        dispatch: Callable[[Exchange], None],
-        limits: Limits,
-        statistics: ServerStatistics,
-        timeouts: Timeouts,
-        budget: Budget,
-    ) -> None:
-        self.dispatch = dispatch
-        self.limits = limits
-        self.statistics = statistics
-        self.timeouts = timeouts
-        self.budget = budget
-        #: Notes requests that were answered; may be replaced.
-        self.log = NoLog()
-        self.connections: set[Connection] = set()
-        self._loop = asyncio.get_running_loop()
-        self._writing: list[Connection] = []
-        #: Set while there is no connection.
-        self.empty = asyncio.Event()
-        self.empty.set()
-
-    def connection(self) -> "Connection":
-        """Make the protocol of a new connection."""
-        return Connection(self)
-
-    def write_later(self, connection: "Connection") -> None:
-        """Write a connection's answers at the end of this turn of the loop.
-
-        Answers that become ready in one turn leave together: writing each at once wakes a waiting
-        client every time, which costs more than a short model's run (measured: 5x at 32 clients).
-        """
-        if not self._writing:
-            self._loop.call_soon(self._write_all)
-        self._writing.append(connection)
-
-    def _write_all(self) -> None:
-        writing = self._writing
-        self._writing = []
-        for connection in writing:
-            connection.write_outgoing()
-
-    def drain(self) -> None:
-        """Close what is idle, and let everything else close after its last answer."""
-        for connection in list(self.connections):
-            connection.drain()
-
-    def abort(self) -> None:
-        """Cut every connection."""
-        for connection in list(self.connections):
-            connection.abort()
 
 
 class Connection(Reception):
@@ -118,7 +52,7 @@ class Connection(Reception):
         "_write_paused",
     )
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: "Door") -> None:
         super().__init__(door.limits, door.timeouts, door.budget)
         self._door = door
         self._transport: Any = None
@@ -146,15 +80,14 @@ class Connection(Reception):
         door.connections.add(self)
         door.empty.clear()
         self.peer = peer_of(transport)
-        excess = len(door.connections) - self._limits.connections
-        if excess > 0:
-            statistics.connections_refused += 1
-            if excess > REFUSALS_AT_ONCE:  # every refusal holds a descriptor for a while
-                self.abort()
-            else:
-                self._refuse(503, f"{self._limits.connections} connections are open already")
+        if door.admit(self):
+            self._set_deadline(self._limits.idle_timeout_s)
             return
-        self._set_deadline(self._limits.idle_timeout_s)
+        statistics.connections_refused += 1
+        if door.may_tell:
+            self._refuse(503, door.places.refusal(self.peer.uid, self._limits))
+        else:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         """Forget everything; what still waits for this client need not run."""
@@ -162,6 +95,7 @@ class Connection(Reception):
         self._ends = True
         door = self._door
         door.connections.discard(self)
+        door.give_up(self)
         door.timeouts.forget(self)
         door.statistics.connections_open -= 1
         if not door.connections:
@@ -180,11 +114,16 @@ class Connection(Reception):
         """
         if self._ends:
             return bool(self._outgoing)
-        self._abandon()
+        cut_off = self._abandon()
         gone = is_gone(self._transport)
         if gone:
             self.abort()
             return False
+        if self._draining and cut_off is not None:  # it began to come while we hung up
+            cut_off.keep_alive = False
+            self._queue.append(cut_off)
+            cut_off.error(503, "the daemon closes this connection; ask again on a new one")
+            return True
         if gone is None:
             self._cancel_queued()
         if self._queue:
@@ -353,6 +292,17 @@ class Connection(Reception):
         self._draining = True
         if not self._queue and self._exchange is None and not self._ends:
             self._end()
+
+    def end_if_idle(self) -> bool:
+        """Close, soon, if nothing is asked, owed or on its way here; tell whether."""
+        is_busy = self._queue or self._outgoing or self._exchange is not None or self._held
+        if is_busy or self._ends or self._transport.get_write_buffer_size():
+            return False
+        if has_unread(self._transport):
+            return False
+        self._draining = True
+        hang_up(self._transport)
+        return True
 
     @property
     def is_draining(self) -> bool:

@@ -1,6 +1,7 @@
 """What the two halves of a connection share: ``http`` receives, ``connection`` answers."""
 
 import asyncio
+import os
 import select
 import socket
 
@@ -64,6 +65,23 @@ def peer_of(transport: asyncio.BaseTransport) -> Peer:
     if sock is not None and sock.family == socket.AF_UNIX:
         return Peer.of_unix_socket(sock)
     return Peer.of_tcp(transport.get_extra_info("peername"))
+
+
+def has_unread(transport: asyncio.BaseTransport) -> bool:
+    """Tell whether something has arrived that was not read yet."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def hang_up(transport: asyncio.BaseTransport) -> None:
+    """Make a Unix socket take nothing more; what is there already is still read, then its end.
+
+    From now on the client's writes fail before a byte has left, so it knows that nothing ran. If
+    the socket were closed, a request that arrives just then would vanish.
+    """
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as twin:
+        twin.shutdown(socket.SHUT_RD)
 
 
 def is_gone(transport: asyncio.BaseTransport) -> bool | None:

@@ -6,6 +6,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -86,6 +87,13 @@ class Handlers:
 
     def infer(self, exchange: Exchange, names: Names) -> None:
         """Predict."""
+        inference = self._inference
+        if inference.backlog.is_full:
+            version, peer = names.get("version", ""), exchange.connection.peer
+            error = inference.refusal(names["name"], version, peer)
+            if error is not None:
+                exchange.refused(error)
+                return
         limits = self.limits
         request = decode_request(
             exchange.body,
@@ -110,7 +118,7 @@ class Handlers:
             exchange.encoded(encoded)
             return None
 
-        self._inference.submit(request, reply)
+        inference.submit(request, reply)
 
     # -- facts ---------------------------------------------------------------------------------
 
@@ -154,13 +162,18 @@ class Handlers:
                 exchange.json(answer(found))
 
         self._inference.check_caller(names["name"], exchange.connection.peer)
-        self._catalog.describe(names["name"], names.get("version", ""), then)
+        user = exchange.connection.peer.uid
+        self._catalog.describe(names["name"], names.get("version", ""), then, user=user)
 
     def statistics(self, exchange: Exchange, names: Names) -> None:
-        """Count what one version, one model or every model did."""
-        loaded = self._catalog.counted()
+        """Count what one version, one model or every model that the caller may ask did."""
+        peer = exchange.connection.peer
+        loaded = [
+            each for each in self._catalog.counted() if self._inference.admits(each.name, peer)
+        ]
         if names:
             name, version = names["name"], names.get("version", "")
+            self._inference.check_caller(name, peer)
             self._catalog.check_ready(name, version)
             if version:
                 last = self._catalog.last_known(name, version)
@@ -186,10 +199,21 @@ class Handlers:
         exchange.json(answers.index(self._catalog, only_ready=wanted.ready))
 
     def metrics(self, exchange: Exchange, _: Names) -> None:
-        """Give the counters as Prometheus text, or as OpenMetrics."""
+        """Give the counters of every model that the caller may ask, and of the daemon."""
+        peer = exchange.connection.peer
+        self._scrape(
+            exchange, replace(self.sources, shows=lambda name: self._inference.admits(name, peer))
+        )
+
+    def every_metric(self, exchange: Exchange, _: Names) -> None:
+        """Give the counters of every model, for the admin door."""
+        self._scrape(exchange, self.sources)
+
+    def _scrape(self, exchange: Exchange, sources: Sources) -> None:
+        """Answer with Prometheus text, or OpenMetrics."""
 
         async def answer() -> None:
-            text, content_type = await scrape(self.sources, exchange.accept.decode("latin-1"))
+            text, content_type = await scrape(sources, exchange.accept.decode("latin-1"))
             exchange.send(200, [text], content_type)
 
         self._later(exchange, answer())

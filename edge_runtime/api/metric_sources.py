@@ -1,6 +1,6 @@
 """Where the metrics are read: the daemon's parts, and a look at each model version."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -59,12 +59,14 @@ class Sources:
         server: The daemon's counters.
         scheduler: What waits and runs.
         cache: The prediction cache.
+        shows: Whether a model's numbers are to be told.
     """
 
     catalog: Catalog
     server: ServerStatistics
     scheduler: Queue | None = None
     cache: Cache | None = None
+    shows: Callable[[str], bool] = lambda _model: True
 
     def versions(self) -> list["Version"]:
         """List every version that has numbers: in memory or not, and the last that were let go."""
@@ -79,6 +81,7 @@ class Sources:
                 kept=stored.get((entry.name, entry.text)),
             )
             for entry in _told(self.catalog.entries())
+            if self.shows(entry.name)
         ]
 
     def cache_counters(self, name: str, version: str) -> Counters | None:

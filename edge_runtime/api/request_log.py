@@ -215,4 +215,13 @@ def _body_bytes(exchange: Exchange) -> int:
 
 
 def _short(text: str, most: int = TEXT_CHARS_MAX) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """Cut a text, and write what is no print as an escape: a caller must not make up lines."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    if cut.isprintable():
+        return cut
+    escaped = "".join(each if each.isprintable() else _escape(each) for each in cut)
+    return escaped if len(escaped) <= most else escaped[: most - 1] + "…"
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -82,8 +82,13 @@ FAMILIES: Final[tuple[Family[Sources], ...]] = (
     ),
     _counter(
         "edge_runtime_connections_refused_total",
-        "Connections turned away at limits.connections.",
+        "Connections turned away at limits.connections or limits.connections_per_user.",
         lambda sources: sources.server.connections_refused,
+    ),
+    _counter(
+        "edge_runtime_connections_evicted_total",
+        "Idle connections closed to let in a user who had fewer.",
+        lambda sources: sources.server.connections_evicted,
     ),
     Family(
         "edge_runtime_http_responses_total",
@@ -91,6 +96,11 @@ FAMILIES: Final[tuple[Family[Sources], ...]] = (
         ("status",),
         "Answers by HTTP status.",
         _responses,
+    ),
+    _gauge(
+        "edge_runtime_requests_waiting_for_load",
+        "Requests that wait for a version to be in memory.",
+        lambda sources: sources.catalog.waiting,
     ),
     _gauge(
         "edge_runtime_runs_waiting",

@@ -26,7 +26,7 @@ def data_routes(handlers: Handlers) -> tuple[Route, ...]:
         every,
         *_model_routes(handlers, _MODEL),
         *_model_routes(handlers, _VERSION),
-        *_shared_routes(handlers),
+        *_shared_routes(handlers, handlers.metrics),
         _post(f"{_REPOSITORY}/load", handlers.only_admin, "Refused here: see the admin socket"),
         _post(f"{_REPOSITORY}/unload", handlers.only_admin, "Refused here: see the admin socket"),
         # perf_analyzer begins by clearing regions, and insists on 200.
@@ -41,7 +41,7 @@ def admin_routes(handlers: Handlers) -> tuple[Route, ...]:
     load, unload = "Load a model, or its new files", "Unload a model"
     cache = CacheDoor(handlers)
     return (
-        *_shared_routes(handlers),
+        *_shared_routes(handlers, handlers.every_metric),
         _post(f"{_REPOSITORY}/load", handlers.load, load, schemas.LoadRequest),
         _post(f"{_REPOSITORY}/unload", handlers.unload, unload, schemas.LoadRequest),
         _get("/v2/cache/stats", cache.stats, "How the prediction cache does", status.Status),
@@ -60,7 +60,7 @@ def _model_routes(handlers: Handlers, path: str) -> tuple[Route, ...]:
     )
 
 
-def _shared_routes(handlers: Handlers) -> tuple[Route, ...]:
+def _shared_routes(handlers: Handlers, metrics: Handler) -> tuple[Route, ...]:
     def openapi(exchange: Exchange, _: dict[str, str]) -> None:
         exchange.json(document(data_routes(handlers), admin_routes(handlers)))
 
@@ -72,7 +72,7 @@ def _shared_routes(handlers: Handlers) -> tuple[Route, ...]:
         _get("/v2/", handlers.server, "The same", schemas.ServerMetadata),
         _post("/v2/repository/index", *index),
         _post("/v2/repository/{repository}/index", *index),
-        _get("/metrics", handlers.metrics, "Prometheus metrics"),
+        _get("/metrics", metrics, "Prometheus metrics"),
         _get("/openapi.json", openapi, "This interface, for machines"),
     )
 

@@ -6,7 +6,8 @@ class Counters:
 
     Attributes:
         hits: Requests answered from memory or disk.
-        hit_ns: Time from the look-up to the answer of those, in nanoseconds.
+        hit_ns: Time from the look-up to the answer of those, and that the look-ups of ``joined``
+            took, in nanoseconds.
         disk_hits: Those of ``hits`` that were read from disk.
         joined: Requests answered by another request's run of the same question.
         misses: Requests that had to run.
@@ -41,6 +42,11 @@ class Counters:
     def __init__(self) -> None:
         for name in self.__slots__:
             setattr(self, name, 0)
+
+    @property
+    def answered(self) -> int:
+        """Requests answered without a run of their own."""
+        return self.hits + self.joined
 
     hits: int
     hit_ns: int

@@ -220,7 +220,8 @@ class Disk:
             done(self._reason())
 
     def _reason(self) -> str:
-        return self.worker.problem or "the file cannot be changed now"
+        problem = self.worker.problem or "the file cannot be changed now"
+        return "; ".join(filter(None, [problem, self.worker.debt.problem]))
 
     def _retry_later(self) -> None:
         if self._retrying is None and not self._is_closed:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from edge_runtime.cache.schema import DATABASE, LOCK, SIDES
+from edge_runtime.cache.schema import DATABASE, DEBT, LOCK, SIDES
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -129,6 +129,7 @@ class Folder:
             Path(f"{self.database}{side}").unlink(missing_ok=True)
         for old in self.quarantined():
             old.unlink(missing_ok=True)
+        (self.path / DEBT).unlink(missing_ok=True)  # last: until here it was owed
 
 
 def _locked(path: Path) -> int:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from edge_runtime.cache.counters import Counters
+from edge_runtime.cache.flights import Flights
 from edge_runtime.cache.front import Front
 from edge_runtime.cache.hashing import Hasher
 from edge_runtime.cache.key import engine, is_same_machine
@@ -50,7 +51,12 @@ class PredictionCache:
         self._path = state_directory / DIRECTORY
         self._runtime_version = runtime_version
         self._cpu = cpu
-        self._parts = Parts(Front(settings.ram_bytes), Hasher(loop), clock=clock or Clock())
+        self._parts = Parts(
+            Front(settings.ram_bytes),
+            Hasher(loop),
+            Flights(loop.call_later),
+            clock=clock or Clock(),
+        )
         self._policies: dict[str, Policy] = {}
         self._caches: dict[tuple[str, str], VersionCache] = {}
 

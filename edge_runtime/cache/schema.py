@@ -13,5 +13,7 @@ DIRECTORY: Final = "cache"
 
 DATABASE: Final = "cache.db"
 LOCK: Final = "cache.lock"
+DEBT: Final = "cache.owed"
+"""What is to be cleared before the file is used again."""
 SIDES: Final = ("-wal", "-shm", "-journal")
 """What SQLite puts beside a file that is in use or was left in a crash."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from edge_runtime.cache.counters import Counters
 from edge_runtime.cache.entry import Entry, entry
@@ -15,6 +15,7 @@ from edge_runtime.cache.hashing import INLINE_BYTES, Hasher
 from edge_runtime.cache.key import Keys
 from edge_runtime.cache.life import Clock, Policy, is_young
 from edge_runtime.cache.subject import Subject
+from edge_runtime.cache.ticket import Answer, Asked, Hit, Run, Ticket
 from edge_runtime.cache.worth import Worth
 from edge_runtime.tensors import Array, Tensor
 
@@ -29,20 +30,6 @@ _READ_S_MIN: Final = 0.002
 _READ_S_MAX: Final = 0.25
 _READ_S_UNKNOWN: Final = 0.05  # while nobody knows what a run takes
 _STALE_READ_S: Final = 1.0
-
-
-class Hit(NamedTuple):
-    """A kept answer.
-
-    Attributes:
-        outputs: In the order asked for; nobody can write to them.
-        run_ns: How long its run took, in nanoseconds.
-        created_s: When it was computed, in seconds since the epoch.
-    """
-
-    outputs: list[Array]
-    run_ns: int
-    created_s: float
 
 
 @dataclass(slots=True)
@@ -64,24 +51,6 @@ class Parts:
     clock: Clock = field(default_factory=Clock)
     disk: "Disk | None" = None
     generation: int = 0
-
-
-class Ticket(NamedTuple):
-    """The duty of a request that runs: to say once how it went.
-
-    Attributes:
-        done: Called with the outputs, in the order of the names asked for, and with how long the
-            run took in nanoseconds (of a shared run, this request's part). They are kept and
-            given to everybody who waits; from here on nobody may write to them.
-        failed: Called without; the next one who waits runs.
-    """
-
-    done: Callable[[Sequence[Array], int], None]
-    failed: Callable[[], None]
-
-
-Answer = Callable[[Hit], None]
-Run = Callable[[Ticket | None], None]
 
 
 class VersionCache:
@@ -121,6 +90,9 @@ class VersionCache:
         run: Run,
         *,
         priority: int = 0,
+        deadline_ns: int = 0,
+        expired: Callable[[], None] = lambda: None,
+        measures: bool = False,
     ) -> None:
         """Answer from what is kept, or have it run. Exactly one of both is called, now or later.
 
@@ -132,24 +104,21 @@ class VersionCache:
             run: Called to run the model: with a ticket that must be told how it went, or with
                 ``None`` if nobody wants to know.
             priority: As in a request: 0 for the default and lowest, 1 for the highest.
+            deadline_ns: Monotonic; the wait for somebody else's run ends then. 0: it does not.
+            expired: Called then, and neither of both is.
+            measures: Whether it may now and then run all the same, to learn what a run takes.
         """
         started = perf_counter_ns()
         if not self._is_for(uid) or not self.worth.admits():
             self.counters.bypassed += 1
             run(None)
             return
-        self._name(feeds, names, uid, partial(self._look, started, names, answer, run, priority))
+        asked = Asked(started, names, answer, run, priority, deadline_ns, expired, measures)
+        self._name(feeds, names, uid, partial(self._look, asked))
 
-    def _look(  # noqa: PLR0917 - the same for every request
-        self,
-        started: int,
-        names: Sequence[str],
-        answer: Answer,
-        run: Run,
-        priority: int,
-        key: bytes | None,
-    ) -> None:
+    def _look(self, asked: Asked, key: bytes | None) -> None:
         """Look the answer up where it is found soonest."""
+        started, names, answer, run, priority, *_ = asked
         if key is None:
             self.counters.misses += 1
             run(None)
@@ -157,8 +126,11 @@ class VersionCache:
         resident = self._parts.front.get(self._room, key)
         if resident is not None and self._is_within(resident, self.policy.ttl_s):
             ns = perf_counter_ns() - started
+            if asked.measures and self.worth.takes_run():
+                self._measure(ns, Hit.of(resident.entry, names), run)
+                return
             self._hit(ns, ns, resident.entry.run_ns)
-            answer(_hit(resident.entry, names))
+            answer(Hit.of(resident.entry, names))
             return
         urgency = priority or _LOWEST_URGENCY
         flights = self._parts.flights
@@ -167,6 +139,8 @@ class VersionCache:
             urgency,
             partial(self._joined, asked_ns, names, answer),
             partial(self._takes_over, key, names, run),
+            asked.deadline_ns,
+            asked.expired,
         )
         if flights.join(key, joins):
             return
@@ -188,10 +162,13 @@ class VersionCache:
                     _begin(run, ticket)
                 else:
                     self._reside(key, kept)
-                    self._hit(ns, asked_ns, kept.run_ns)
-                    self.counters.disk_hits += 1
                     try:
-                        answer(hit)
+                        if asked.measures and self.worth.takes_run():
+                            self._measure(ns, hit, run)
+                        else:
+                            self._hit(ns, asked_ns, kept.run_ns)
+                            self.counters.disk_hits += 1
+                            answer(hit)
                     finally:
                         flights.land(key, kept)
 
@@ -229,7 +206,7 @@ class VersionCache:
         resident = self._parts.front.get(self._room, key)
         if resident is not None and self._is_within(resident, self.policy.keep_s):
             self.counters.stale += 1
-            found(_hit(resident.entry, names))
+            found(Hit.of(resident.entry, names))
             return
         disk = self._parts.disk
         if disk is None or not disk.may_hold(self.subject.identity, key):
@@ -300,8 +277,16 @@ class VersionCache:
     def _joined(self, asked_ns: int, names: Sequence[str], answer: Answer, kept: Entry) -> None:
         """Take the answer of somebody else's run."""
         self.counters.joined += 1
+        self.counters.hit_ns += asked_ns
         self.worth.hit(asked_ns, kept.run_ns)
-        answer(_hit(kept, names))
+        answer(Hit.of(kept, names))
+
+    def _measure(self, ns: int, hit: Hit, run: Run) -> None:
+        """Run all the same, to learn what a run takes now; nothing new is kept."""
+        self.counters.misses += 1
+        self.counters.miss_ns += ns
+        ticket = Ticket(lambda _, run_ns: self.worth.ran(run_ns), lambda: None, hit)
+        _begin(run, ticket)
 
     def _takes_over(self, key: bytes, names: Sequence[str], run: Run) -> None:
         """Run, because whoever should have run could not."""
@@ -317,7 +302,7 @@ class VersionCache:
         if not is_young(kept.created_s, life_s, self._parts.clock.wall_s()):
             return None
         try:
-            return _hit(kept, names)
+            return Hit.of(kept, names)
         except KeyError:  # another version of this program had another idea of a question
             self.counters.errors += 1
             return None
@@ -383,10 +368,6 @@ class VersionCache:
         if not run_ns:
             return _READ_S_UNKNOWN
         return min(max(2 * run_ns / _NS, _READ_S_MIN), _READ_S_MAX)
-
-
-def _hit(kept: Entry, names: Sequence[str]) -> Hit:
-    return Hit(kept.outputs(names), kept.run_ns, kept.created_s)
 
 
 def _begin(run: Run, ticket: Ticket) -> None:

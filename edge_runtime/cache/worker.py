@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from edge_runtime.cache.debt import Debt
 from edge_runtime.cache.entry import CorruptEntryError, Entry
 from edge_runtime.cache.fault import Fault, fault
 from edge_runtime.cache.folder import Folder, FolderError, InUseError
@@ -75,6 +76,7 @@ class Worker:
 
     Attributes:
         problem: Why there is no file, or why nothing is written; empty if all is well.
+        debt: What is to be cleared, now or when that can be done again.
         errors: Failures so far.
         quarantined: Files that were put aside.
         held: What is kept of each version; replaced, never changed.
@@ -96,8 +98,7 @@ class Worker:
         self._store: Store | None = None
         self._wanted: dict[Identity, tuple[Subject, Policy]] = {}  # one of each version
         self._is_anothers = False  # the folder: another daemon's
-        self._owes_clear = False
-        self._owed: set[Identity] = set()  # to be forgotten, now or when that can be done again
+        self.debt = Debt(folder)
         self._is_moved = False  # the file: what lies beside its name is not of what lies there
         self._corrupt_rows = 0
         self._broken_in_a_row = 0
@@ -127,11 +128,12 @@ class Worker:
             return
         try:
             self._folder.take()
-            if self._owes_clear:
+            self.debt.load()
+            if self.debt.everything:
                 self._folder.remove()
                 self._folder.take()
-                self._owes_clear = False
-                self._owed.clear()
+                self.debt.drop()
+                self.debt.note()
             elif self._is_moved:
                 self._folder.remove_sides()
             self._is_moved = False
@@ -150,7 +152,7 @@ class Worker:
 
     def _begin(self, store: Store) -> Opened:
         """Do what is owed to a file that was just opened, and look what is in it."""
-        self._pay(store, set(self._owed))
+        self._pay(store, self.debt.identities.copy())
         for subject, policy in self._wanted.values():
             store.describe(subject, policy)
         index = KeyIndex(self._settings.disk_answers)
@@ -191,7 +193,7 @@ class Worker:
     def _write(self, store: Store, rows: Sequence[Row]) -> Written:
         models = {row.subject.model for row in rows}
         # What is owed first: it must not take the new answers along.
-        gone = self._pay(store, {each for each in self._owed if each[0] in models})
+        gone = self._pay(store, {it for it in self.debt.identities if it[0] in models})
         written = store.write(rows, self._clock.wall_s())
         written.gone |= gone.difference(written.added)
         return written
@@ -222,7 +224,9 @@ class Worker:
             self._wanted.pop(identity, None)
         if not identity[1]:
             self._retry_s = float("-inf")  # somebody asks: a pause may as well end here
-        self._owed.add(identity)
+        self.debt.identities.add(identity)
+        if not identity[1]:
+            self.debt.note()  # an operator asks: not even a crash half-way may bring it back
         return self.go_on(identity)
 
     def go_on(self, identity: Identity) -> tuple[set[int], Outcome]:
@@ -230,14 +234,17 @@ class Worker:
         self._check_place()
         self.open()  # which does what is owed, too
         if self._store is None and self._is_anothers:
-            self._owed.clear()  # what is not ours is not ours to clear
+            self.debt.drop()  # what is not ours is not ours to clear
         gone: set[int] = set()
-        if identity in self._owed and not self.is_paused:
+        if identity in self.debt.identities and not self.is_paused:
             gone = self._attempt(lambda store: self._forget(store, identity), gone)
             self._attempt(self._look, None)
-        if identity not in self._owed:
+        if identity not in self.debt.identities:
             return gone, Outcome.DONE
-        return gone, Outcome.MORE if gone else Outcome.FAILED
+        if gone:
+            return gone, Outcome.MORE
+        self.debt.note()
+        return gone, Outcome.FAILED
 
     def clear(self) -> bool:
         """Remove the file with all that was in it and beside it, and begin a new one.
@@ -248,23 +255,24 @@ class Worker:
         self._check_place()
         self._close_store()
         self._opened(None)
-        self._owes_clear = True
+        self.debt.everything = True
         self._retry_s = float("-inf")  # somebody asks: a pause may as well end here
+        self.debt.note()
         self.open()
-        return not self._owes_clear
+        return not self.debt.everything
 
     def retry_clear(self) -> bool:
         """Remove the file if it is still to be removed; as ``clear``."""
         self.open()
-        return not self._owes_clear
+        return not self.debt.everything
 
     def close(self) -> None:
         """Do what is owed if that is possible, close the file and let other daemons have it."""
-        if self._owed or self._owes_clear:
+        if self.debt.identities or self.debt.everything:
             self._check_place()
             self._retry_s = float("-inf")
             self.open()
-            self._attempt(lambda store: self._pay(store, set(self._owed)), None)
+            self._attempt(lambda store: self._pay(store, self.debt.identities.copy()), None)
         self._close_store()
         self._folder.release()
 
@@ -272,7 +280,7 @@ class Worker:
         """Forget all that is owed of these; fingerprints that are gone."""
         gone: set[int] = set()
         for identity in owed:
-            while identity in self._owed:
+            while identity in self.debt.identities:
                 gone |= self._forget(store, identity)
         return gone
 
@@ -286,7 +294,8 @@ class Worker:
         for each, (subject, policy) in self._wanted.items():
             if each == identity or (each[0] == identity[0] and not identity[1]):
                 store.describe(subject, policy)
-        self._owed.discard(identity)
+        self.debt.identities.discard(identity)
+        self.debt.note()
         return set()
 
     def _check_place(self) -> None:
@@ -345,8 +354,7 @@ class Worker:
         if kind is Fault.BROKEN and self._put_aside(said):
             self.open()
         elif self._is_anothers:
-            self._owes_clear = False  # what is not ours is not ours to clear
-            self._owed.clear()
+            self.debt.drop()  # what is not ours is not ours to clear
             self._pause(f"answers are kept in memory only: {said}")
         else:
             self._pause(f"answers are kept in memory only for a while: {said}")

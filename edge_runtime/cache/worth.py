@@ -12,6 +12,12 @@ RUN_NS_MIN: Final = 50_000
 SEEN_MIN: Final = 64
 _HITS_FORGET: Final = 1 / 128
 _TIMES_FORGET: Final = 1 / 32
+#: Hits after which one runs all the same, so that the time of a run stays true; sooner until a warm
+#: one is known.
+RUN_EVERY: Final = 256
+RUN_EVERY_AT_FIRST: Final = 32
+RUNS_KNOWN: Final = 2  # the first one is cold
+MEASURING_SHARE: Final = 0.1  # of the time of look-ups: what those runs may take
 _STEP_MAX: Final = 4  # one time that the system interrupted must not turn the verdict
 _STEP_FLOOR_NS: Final = 10_000
 #: While by-passed, so many requests in a row are looked up out of so many. In a row, because a
@@ -32,21 +38,27 @@ class Average:
         known: Whether there was any value.
     """
 
-    __slots__ = ("_forget", "known", "value")
+    __slots__ = ("_count", "_forget", "known", "value")
 
     def __init__(self, forget: float) -> None:
         self._forget = forget
+        self._count = 0
         self.value = 0.0
         self.known = False
 
     def add(self, ns: float) -> None:
-        """Take in one duration, in nanoseconds."""
+        """Take in one duration, in nanoseconds; the first few all weigh the same."""
         if not self.known:
-            self.known = True
-            self.value = float(ns)
+            self.begin(ns)
             return
+        self._count += 1
         most = _STEP_MAX * self.value + _STEP_FLOOR_NS
-        self.value += self._forget * (min(ns, most) - self.value)
+        weight = max(self._forget, 1 / self._count)
+        self.value += weight * (min(ns, most) - self.value)
+
+    def begin(self, ns: float) -> None:
+        """Forget everything but this one duration."""
+        self.known, self._count, self.value = True, 1, float(ns)
 
 
 class Worth:
@@ -56,8 +68,8 @@ class Worth:
         is_bypassed: Whether requests are not looked up, trials aside.
     """
 
-    __slots__ = ("_disk", "_disk_turn", "_hits", "_lookup", "_run", "_seen", "_store", "_turn",
-                 "is_bypassed")  # fmt: skip
+    __slots__ = ("_disk", "_disk_turn", "_hits", "_lookup", "_run", "_runs", "_seen", "_since_run",
+                 "_store", "_turn", "is_bypassed")  # fmt: skip
 
     def __init__(self) -> None:
         self._lookup = Average(_TIMES_FORGET)
@@ -66,6 +78,8 @@ class Worth:
         self._disk = Average(_TIMES_FORGET)
         self._hits = 0.5  # until it is known better, so that a cheap look-up gets a long trial
         self._seen = 0
+        self._runs = 0
+        self._since_run = 0
         self._turn = 0
         self._disk_turn = 0
         self.is_bypassed = False
@@ -86,6 +100,18 @@ class Worth:
         self._disk_turn += 1
         return self._disk_turn % DISK_TRIAL_EVERY == 0
 
+    def takes_run(self) -> bool:
+        """Say whether this hit is to run all the same: nobody knows what a run takes nowadays."""
+        hits = self._since_run
+        if self._runs < RUNS_KNOWN:
+            is_due = hits >= RUN_EVERY_AT_FIRST
+        else:
+            affordable_ns = MEASURING_SHARE * hits * self._lookup.value
+            is_due = hits >= RUN_EVERY and affordable_ns >= self._run.value
+        if is_due:
+            self._since_run = 0  # one is enough, however long it takes
+        return is_due
+
     @property
     def run_ns(self) -> int:
         """What a run takes, in nanoseconds; 0: not known."""
@@ -96,10 +122,13 @@ class Worth:
 
         Args:
             lookup_ns: Time on the loop's thread that it took.
-            run_ns: Time that the run had taken.
+            run_ns: Time that the run had taken, perhaps long ago or as the first of its process:
+                it counts until one is measured here.
         """
         self._hits += _HITS_FORGET * (1 - self._hits)
-        self._run.add(run_ns)
+        self._since_run += 1
+        if not self._runs:
+            self._run.add(run_ns)
         self._looked_up(lookup_ns)
 
     def miss(self, lookup_ns: int) -> None:
@@ -110,7 +139,16 @@ class Worth:
     def stored(self, store_ns: int, run_ns: int) -> None:
         """Learn from an answer that was kept: how long that took, and its run."""
         self._store.add(store_ns)
-        self._run.add(run_ns)
+        self.ran(run_ns)
+
+    def ran(self, run_ns: int) -> None:
+        """Learn what a run took, in nanoseconds; the first one is cold, and soon forgotten."""
+        self._since_run = 0
+        self._runs += 1
+        if self._runs <= RUNS_KNOWN:
+            self._run.begin(run_ns)
+        else:
+            self._run.add(run_ns)
 
     def read(self, ns: int) -> None:
         """Learn how long it took until an answer came from disk, in nanoseconds."""

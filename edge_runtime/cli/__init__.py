@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from edge_runtime import __version__
 from edge_runtime.cli import arguments
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.errors import ConfigError, EdgeRuntimeError, RequestError
+from edge_runtime.exit_codes import ExitCode
 
 
 class Parser(argparse.ArgumentParser):

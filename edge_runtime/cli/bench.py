@@ -17,13 +17,13 @@ import msgspec
 import numpy as np
 from tqdm import tqdm
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.inputs import random_inputs, read_inputs
 from edge_runtime.cli.terminal import connect, print_json, say
 from edge_runtime.client import Client
 from edge_runtime.client.arrays import refuse_non_finite
 from edge_runtime.client.calls import encode
 from edge_runtime.errors import EdgeRuntimeError, TransportError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.protocol.messages import InferRequest
 
 REQUESTS_DEFAULT: Final = 1000

@@ -14,7 +14,6 @@ from edge_runtime.cache.inspection import Inspection, KeptVersion
 from edge_runtime.cache.schema import DIRECTORY
 from edge_runtime.cache.status import ClearRequest, Status, Version
 from edge_runtime.cli.cache_export import export
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.terminal import print_json, say, table
 from edge_runtime.client import Client, Endpoint
 from edge_runtime.client.blocking import TIMEOUT_DEFAULT_S
@@ -26,6 +25,7 @@ from edge_runtime.errors import (
     ModelNotFoundError,
     TransportError,
 )
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.locations import state_directory
 
 _MIB: Final = 1 << 20

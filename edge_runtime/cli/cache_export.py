@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 
 from edge_runtime.cache.inspection import Inspection, KeptAnswer
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.terminal import say
 from edge_runtime.datatypes import BYTES
 from edge_runtime.errors import ConfigError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.tensors import Tensor, to_buffer
 
 _encoder: Final = msgspec.json.Encoder()

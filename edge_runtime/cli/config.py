@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.config import load
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.hardware import usable_cpus
 from edge_runtime.locations import (
     ADMIN_SOCKET_NAME,

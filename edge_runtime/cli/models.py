@@ -4,10 +4,10 @@ import argparse
 
 import msgspec
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.terminal import connect, print_json, say, table
 from edge_runtime.client import Client
 from edge_runtime.errors import ModelNotFoundError, TransportError, UnavailableError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.protocol.schemas import LOADS_WHEN_ASKED, IndexEntry, TensorMetadata
 
 READY = "READY"

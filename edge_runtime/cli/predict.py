@@ -7,13 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.inputs import read_inputs
 from edge_runtime.cli.terminal import connect, print_json, printable
 from edge_runtime.client import Client, Prediction
 from edge_runtime.client.calls import prediction
 from edge_runtime.datatypes import BF16, BY_NAME, Datatype
 from edge_runtime.errors import InvalidRequestError, UnsupportedError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.protocol.codec import decode_response, encode_response
 from edge_runtime.protocol.messages import InferResponse, OutputTensor
 from edge_runtime.protocol.schemas import ModelMetadata

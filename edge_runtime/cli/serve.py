@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.config import load
 from edge_runtime.errors import ConfigError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.repository import parse_model_argument
 from edge_runtime.settings import Config, Http, Model
 

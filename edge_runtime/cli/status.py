@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.terminal import connect, print_json, printable, table
 from edge_runtime.client import Client
 from edge_runtime.errors import UnavailableError
+from edge_runtime.exit_codes import ExitCode
 from edge_runtime.protocol.schemas import IndexEntry, ModelStatistics
 
 _NS_PER_MS: Final = 1e6

@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 
 from edge_runtime.cli.activity import Activity, Look, VersionActivity, activity
-from edge_runtime.cli.exit_codes import ExitCode
 from edge_runtime.cli.screen import Screen
 from edge_runtime.cli.terminal import connect, printable
 from edge_runtime.client import Client
 from edge_runtime.errors import UnavailableError
+from edge_runtime.exit_codes import ExitCode
 
 FIRST_S: Final = 0.5  # the first view comes soon, whatever the interval is
 _TITLES: Final = (

@@ -73,6 +73,14 @@ class Limits(Settings, frozen=True):
     connections: Annotated[
         int, Meta(ge=1, description="Open connections on each listening socket; more get 503.")
     ] = 512
+    connections_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Open connections of one user on each Unix socket while nobody else has "
+            "any; others who have many leave fewer. 0: three quarters of `connections`.",
+        ),
+    ] = 0
     pipeline_depth: Annotated[
         int,
         Meta(ge=1, description="Unanswered requests on one connection; more wait unread."),

@@ -1,13 +1,13 @@
 """Train the digit classifier and write the files that this folder ships.
 
 Trains a small CNN on the handwritten digits that scikit-learn ships and writes
-``digits-fp32.onnx``, ``digits-int8.onnx`` (static QDQ quantisation) and ``test.npz`` (the held-out
-images). Seeded: two runs on one machine give the same files. Refuses to write anything, with exit
-code 1, where a model is less accurate than its floor.
+``digits-fp32.onnx``, ``train.npz``, ``test.npz`` (the held-out images) and, by ``make_int8.py``,
+``digits-int8.onnx``. Seeded: two runs on one machine give the same float model and images. Refuses
+to write anything, with exit code 1, where a model is less accurate than its floor.
 """
 
 import argparse
-import os
+import subprocess
 import sys
 import tempfile
 from collections import OrderedDict
@@ -18,24 +18,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is loaded, so set before it
-
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from examples.digits import evaluate, graph
+    from examples.digits import evaluate, graph, make_int8
 else:  # the files beside this one, found there when this one is run as a script
     import evaluate
     import graph
+    import make_int8
 
 SEED = 2024
 HELD_OUT = 450  # images, about a quarter of the 1797
@@ -55,7 +48,6 @@ MAX_SHIFT = 0.20  # half image widths: 0.8 pixel
 
 FP32_FLOOR = 0.97  # held-out accuracy
 INT8_MAX_LOSS = 0.01  # of held-out accuracy, against the float model
-INT8_WEIGHT_LIMIT = 64  # two u8*s8 products then fit 16 bits: 2 * 255 * 64 < 2**15
 
 FloatArray = npt.NDArray[np.float32]
 LabelArray = npt.NDArray[np.int64]
@@ -164,66 +156,6 @@ def train_network(images: FloatArray, labels: LabelArray, epochs: int) -> nn.Seq
     return network
 
 
-class TrainingImages(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds training images to the quantiser's calibration, a batch at a time."""
-
-    def __init__(self, images: FloatArray) -> None:
-        """Keep the images to feed.
-
-        Args:
-            images: float32 ``[n, 1, 8, 8]`` scaled 0..1.
-        """
-        self._batches: Iterator[FloatArray] = iter(
-            images[start : start + BATCH] for start in range(0, len(images), BATCH)
-        )
-
-    def get_next(self) -> dict[str, FloatArray] | None:
-        """Give the next batch.
-
-        Returns:
-            The model's input by name, or None after the last batch.
-        """
-        batch = next(self._batches, None)
-        return None if batch is None else {"image": batch}
-
-
-def write_int8_model(float_path: Path, int8_path: Path, calibration: FloatArray) -> None:
-    """Quantise the float model: static QDQ, u8 activations, s8 weights per channel.
-
-    Args:
-        float_path: the float model to read.
-        int8_path: where to write the quantised one.
-        calibration: training images, float32 ``[n, 1, 8, 8]`` scaled 0..1.
-
-    Raises:
-        FloorError: a weight is outside of what is right on CPUs without VNNI.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        prepared = Path(scratch) / "prepared.onnx"
-        quant_pre_process(str(float_path), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            int8_path,
-            TrainingImages(calibration),
-            # Relu has to be listed for it to melt into the Conv before it.
-            op_types_to_quantize=["Conv", "Relu", "MaxPool", "Flatten", "Gemm"],
-            per_channel=True,
-            reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            # Softmax stays float: a quantised Gemm output would only be turned back.
-            extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
-        )
-    model = graph.finish_model(onnx.load(int8_path))
-    for tensor in model.graph.initializer:
-        # The weights' zero points have the type too, and are 0.
-        if tensor.data_type == TensorProto.INT8:
-            largest = int(np.abs(numpy_helper.to_array(tensor).astype(np.int32)).max())
-            if largest > INT8_WEIGHT_LIMIT:
-                raise FloorError(f"{tensor.name}: weight {largest} is over {INT8_WEIGHT_LIMIT}")
-    onnx.save(model, int8_path)
-
-
 def check_floors(result: evaluate.Evaluation) -> None:
     """Refuse models that are not accurate enough.
 
@@ -257,6 +189,7 @@ def build_files(output: Path, epochs: int) -> evaluate.Evaluation:
 
     Raises:
         FloorError: a model is under its floor; nothing was written.
+        subprocess.CalledProcessError: edge-quantize found no int8 model; nothing was written.
     """
     train, held_out, train_labels, held_out_labels = load_split()
     network = train_network(train, train_labels, epochs)
@@ -265,11 +198,17 @@ def build_files(output: Path, epochs: int) -> evaluate.Evaluation:
     with tempfile.TemporaryDirectory(dir=output, prefix=".train-") as staging_name:
         staging = Path(staging_name)
         onnx.save(graph.build_float_model(network), staging / evaluate.FP32_FILE)
-        write_int8_model(staging / evaluate.FP32_FILE, staging / evaluate.INT8_FILE, train)
+        np.savez_compressed(staging / make_int8.TRAIN_FILE, image=train, labels=train_labels)
         np.savez_compressed(staging / evaluate.TEST_FILE, image=held_out, labels=held_out_labels)
+        make_int8.make_int8(staging, staging / evaluate.INT8_FILE)
         result = evaluate.measure(staging, runs=0)
         check_floors(result)
-        for name in (evaluate.FP32_FILE, evaluate.INT8_FILE, evaluate.TEST_FILE):
+        for name in (
+            evaluate.FP32_FILE,
+            evaluate.INT8_FILE,
+            make_int8.TRAIN_FILE,
+            evaluate.TEST_FILE,
+        ):
             (staging / name).replace(output / name)
     return result
 
@@ -310,7 +249,7 @@ def main() -> int:
     torch.use_deterministic_algorithms(mode=True)
     try:
         result = build_files(arguments.output, arguments.epochs)
-    except FloorError as error:
+    except (FloorError, subprocess.CalledProcessError) as error:
         print(f"train.py: nothing written: {error}", file=sys.stderr)
         return 1
     print(evaluate.report(result))

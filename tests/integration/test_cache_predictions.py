@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,28 @@ def test_kept_answers_survive_a_restart(tmp_path: Path, model: Path, sign: signa
         assert counts(running) == (0, 1, 0)
 
 
+@pytest.mark.parametrize("is_cleared", [True, False])
+def test_a_clear_that_failed_is_not_undone_by_kill_9(
+    tmp_path: Path, model: Path, *, is_cleared: bool
+) -> None:
+    with caching(tmp_path, model) as running:
+        ask(running, 1.0)
+        eventually(lambda: stored(running) == 1, "the write")
+        holds = sqlite3.connect(running.state / "cache" / "cache.db", isolation_level=None)
+        holds.execute("BEGIN IMMEDIATE")
+        if is_cleared:
+            said = running.request("POST", "/v2/cache/clear", {"model": "m"}, admin=True)
+            assert said.status == 503
+            assert "locked" in said.json()["error"]
+            assert "noted" not in said.json()["error"]
+        running.process.kill()
+        running.process.wait()
+        holds.close()
+        running.restart()
+        ask(running, 1.0)
+        assert counts(running) == ((1, 0, 1) if is_cleared else (0, 1, 0))
+
+
 def test_another_model_under_the_same_version_never_gives_the_old_ones_answers(
     tmp_path: Path,
 ) -> None:
@@ -180,6 +203,22 @@ def test_equal_questions_at_the_same_time_share_one_run(tmp_path: Path, model: P
         answers = [wire.answer() for _ in range(8)]
         assert {answer.status for answer in answers} == {200}
         assert len({answer.body for answer in answers}) == 1
+        assert counts(running)[0] == 1
+
+
+def test_a_request_that_waits_for_the_run_of_an_equal_one_keeps_its_own_timeout(
+    tmp_path: Path,
+) -> None:
+    model = slow(tmp_path / "slow.onnx", SIZE, 800)
+    tensor = {"name": "x", "shape": [1, SIZE], "datatype": "FP32", "data": [7.0] * SIZE}
+    path = "/v2/models/m/infer"
+    hurried = {"inputs": [tensor], "parameters": {"timeout": 1}}
+    with caching(tmp_path, model) as running, Wire.of(running) as wire:
+        wire.send(request("POST", path, {"inputs": [tensor]}) + request("POST", path, hurried))
+        assert wire.answer().status == 200
+        late = wire.answer()
+        assert late.status == 503
+        assert "timeout passed" in late.json()["error"]
         assert counts(running)[0] == 1
 
 

@@ -109,6 +109,11 @@ def test_labels_of_the_manifest_name_the_prediction(served: Daemon) -> None:
     assert said["confidence"] == [0.75, 3.0]
 
 
+def test_confidence_and_value_are_written_as_short_as_they_read_back(served: Daemon) -> None:
+    assert b'"confidence":0.7,' in predict(served, [0.1, 0.7], model="labelled").body
+    assert b'"prediction":2.7,' in predict(served, [0.7], model="adder").body
+
+
 def test_a_regression_has_a_value_and_no_confidence(served: Daemon) -> None:
     said = answer(served, [0.5], model="adder")
     assert (said["prediction"], said["confidence"]) == (2.5, None)

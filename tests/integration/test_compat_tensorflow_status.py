@@ -53,6 +53,31 @@ def test_an_unloaded_version_has_ended_without_an_error(tmp_path: Path) -> None:
         assert running.request("POST", "/v1/models/m:predict", body).status == 503
 
 
+def test_the_status_of_a_label_loads_nothing_and_names_what_is_served(tmp_path: Path) -> None:
+    for number in (1, 2):
+        half_plus_three(tmp_path / "models" / "m" / str(number) / "model.onnx")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f"repositories = ['{tmp_path / 'models'}']\n[models.m]\nload = 'request'\n"
+        "version_policy.all = true\naliases = { stable = 7, first = 1 }\n",
+        "utf-8",
+    )
+    with daemon("--config", str(config)) as running:
+        for label, version in {"first": "1", "latest": "2"}.items():
+            answer = running.request("GET", f"/v1/models/m/labels/{label}")
+            (only,) = answer.json()["model_version_status"]
+            assert (only["version"], only["state"]) == (version, "AVAILABLE")
+        index = running.request("POST", "/v2/repository/index").json()
+        assert all("not in memory" in each["reason"] for each in index)
+        for method, verb in (("GET", ""), ("POST", ":predict")):
+            answer = running.request(
+                method, f"/v1/models/m/labels/stable{verb}", {"instances": [1]}
+            )
+            assert answer.status == 400
+            assert "version 7, to which the alias 'stable' leads" in answer.json()["error"]
+            assert "served: 1, 2" in answer.json()["error"]
+
+
 def test_metadata_has_the_signature_in_tensorflows_words(served: Daemon) -> None:
     answer = served.request("GET", "/v1/models/sensors/metadata").json()
     assert answer["model_spec"] == {"name": "sensors", "signature_name": "", "version": "1"}

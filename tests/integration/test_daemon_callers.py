@@ -63,6 +63,46 @@ def test_a_user_who_is_not_on_the_list_is_refused_and_other_models_answer(
         assert numbers(w.answer()) == [1.0, 2.0]
 
 
+def test_who_is_not_on_the_list_learns_that_a_model_is_ready_and_nothing_of_its_use(
+    tmp_path: Path, model: Path
+) -> None:
+    text = closed(model, f"uid:{os.getuid() + 1}")
+    with daemon("--config", str(config(tmp_path, model, text))) as running:
+
+        def asks(path: str, method: str = "GET") -> int:
+            return running.request(method, path).status
+
+        assert asks("/v2/models/m/ready") == asks("/v1/models/m") == 200
+        assert asks("/v1/models/m/labels/latest") == 200
+        assert b'"m"' in running.request("POST", "/v2/repository/index").body
+        for version in ("", "/versions/1"):
+            for what in ("", "/config", "/stats"):
+                assert asks(f"/v2/models/m{version}{what}") == 403
+        assert asks("/v1/models/m/metadata") == asks("/model-info?model=m") == 403
+        told = running.request("GET", "/v2/models/stats").json()["model_stats"]
+        assert [each["name"] for each in told] == ["open"]
+        for admin in (False, True):
+            metrics = running.request("GET", "/metrics", admin=admin).body.decode()
+            assert 'model="open"' in metrics
+            assert ('model="m"' in metrics) is admin
+
+
+def test_who_is_on_the_list_sees_the_numbers_of_the_model(tmp_path: Path, model: Path) -> None:
+    text = closed(model, f"uid:{os.getuid()}")
+    with daemon("--config", str(config(tmp_path, model, text))) as running:
+        assert status(running) == 200
+        (told,) = running.request("GET", "/v2/models/m/stats").json()["model_stats"]
+        assert told["inference_count"] == 1
+        told = running.request("GET", "/v2/models/stats").json()["model_stats"]
+        assert [each["name"] for each in told] == ["m", "open"]
+        assert 'model="m"' in running.request("GET", "/metrics").body.decode()
+        with Wire(running.tcp()) as wire:  # over TCP nobody says who it is
+            wire.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            text = wire.answer().body.decode()
+            assert 'model="open"' in text
+            assert 'model="m"' not in text
+
+
 def test_the_list_changes_with_the_configuration_and_a_wrong_one_changes_nothing(
     tmp_path: Path, model: Path
 ) -> None:

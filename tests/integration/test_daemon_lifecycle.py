@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.cli.exit_codes import ExitCode
+from edge_runtime.exit_codes import ExitCode
 from tests.daemons import COMMAND, START_S, STOP_S, Daemon, daemon, eventually
 from tests.models import identity, slow
 from tests.wire import Wire, infer, infer_zeros, numbers, request

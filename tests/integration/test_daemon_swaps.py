@@ -154,7 +154,7 @@ def test_aliases_lead_to_versions_and_answers_carry_the_number(tmp_path: Path) -
         answer = running.infer("m/versions/gone", [X])
         assert answer.status == 404
         assert (
-            "no version 7, to which the alias 'gone' leads; it has 1, 2, 3"
+            "no version 7, to which the alias 'gone' leads (models.m.aliases); served: 1, 2, 3"
             in answer.json()["error"]
         )
         assert "alias 'gone' leads to version 7" in state(running, "m", "3")[1]

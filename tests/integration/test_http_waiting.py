@@ -233,6 +233,23 @@ def test_a_full_queue_is_503_and_says_when_to_come_back(daemon: Daemon, busy: Wi
         assert excess.answer().status == 200
 
 
+def test_a_full_queue_does_not_read_what_it_would_refuse_anyway(daemon: Daemon, busy: Wire) -> None:
+    nonsense = request("POST", "/v2/models/slow/infer", b"no JSON")
+    with Wire.of(daemon) as waiting, Wire.of(daemon) as excess:
+        waiting.send(infer_zeros("slow", SHORT) * QUEUE_DEPTH)
+        eventually(lambda: in_flight(daemon) == 1 + QUEUE_DEPTH, "the queue's being full")
+        excess.send(nonsense)
+        answer = excess.answer()
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert failures(daemon, "REJECTED") == 1
+        assert busy.answer().status == 200
+        for _ in range(QUEUE_DEPTH):
+            assert waiting.answer().status == 200
+        excess.send(nonsense)
+        assert excess.answer().status == 400
+
+
 def test_a_higher_priority_overtakes_but_answers_keep_their_order(
     daemon: Daemon, busy: Wire
 ) -> None:

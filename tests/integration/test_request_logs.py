@@ -153,6 +153,21 @@ def test_no_tensor_no_header_and_no_query_is_ever_in_the_log(models: list[str], 
         assert mark not in log
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_names_that_a_caller_makes_up_are_cut_and_escaped(models: list[str], form: str) -> None:
+    environment = {**ALL, "EDGE_RUNTIME__LOG__FORMAT": form}
+    name = "\u2028\x9b2Jforged" + "n" * 5000
+    with daemon(*models, environment=environment) as running:
+        answer = running.infer("same", [{**FLOATS, "name": name}])
+        assert answer.status == 400
+        assert "forged" in answer.json()["error"]
+        log = ended(running)
+    (line,) = [each for each in log.split("\n") if "forged" in each]
+    assert line.isprintable()
+    assert line.count("n" * 100) <= 4
+    assert "n" * 500 not in line
+
+
 def test_every_key_is_documented(models: list[str]) -> None:
     page = (ROOT / "docs" / "operate.md").read_text("utf-8")
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page, re.MULTILINE)

@@ -97,7 +97,8 @@ class Bridge:
                 exchange.error(500, "the daemon failed to answer this request; its log says why")
                 raise
 
-        catalog.describe(name, version, go_on, lambda: waiting.cancelled)
+        user = exchange.connection.peer.uid
+        catalog.describe(name, version, go_on, lambda: waiting.cancelled, user=user)
 
     def predict(
         self,

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_runtime.api.compat.json_tensors import (
     decode_values,
+    numbers,
     refuse_non_finite,
     tensor,
     to_json,
@@ -149,7 +150,7 @@ def predictions(how: Plan, count: int, response: InferResponse) -> tuple[list[An
     table = _score_table(outputs.get(how.scores), count)
     if table is None:
         return _rows(outputs[how.label or how.scores], count), [None] * count
-    confidence = table.max(axis=1).tolist()
+    confidence = numbers(table.max(axis=1))
     if how.label:
         return _rows(outputs[how.label], count), confidence
     best: list[int] = table.argmax(axis=1).tolist()

@@ -16,6 +16,7 @@ from edge_runtime.datatypes import BYTES, Datatype
 from edge_runtime.errors import InvalidRequestError, InvalidTensorError
 from edge_runtime.protocol.json_data import pack, reason
 from edge_runtime.protocol.messages import OutputTensor
+from edge_runtime.protocol.shortest import shortest
 from edge_runtime.tensors import Array, Tensor, TensorSpec
 
 BINARY_ADVICE: Final = "use the binary extension of POST /v2/models/NAME/infer"
@@ -114,7 +115,7 @@ def to_json(output: OutputTensor) -> Any:  # noqa: ANN401 - a number, a string, 
             f"{BINARY_ADVICE}"
         )
     if output.datatype is not BYTES:
-        return output.array.tolist()
+        return numbers(output.array)
     as_bytes = output.name.endswith(_BYTES_SUFFIX)
     elements = [
         element if isinstance(element, str) and not as_bytes else _base64(element)
@@ -123,6 +124,11 @@ def to_json(output: OutputTensor) -> Any:  # noqa: ANN401 - a number, a string, 
     array: Array = np.empty(len(elements), object)
     array[:] = elements
     return array.reshape(output.array.shape).tolist()
+
+
+def numbers(array: Array) -> Any:  # noqa: ANN401 - a number, or lists of them
+    """Give an array as nested lists whose JSON reads back as the same numbers, and is short."""
+    return (shortest(array) if array.dtype == np.float32 else array).tolist()
 
 
 def refuse_non_finite(name: str, datatype: Datatype, array: Array) -> None:

@@ -93,7 +93,7 @@ class Plain:
             raise ModelNotFoundError("no model is served yet")
         if len(names) > 1:
             raise InvalidRequestError(
-                f'several models are served: name one as "model" ({", ".join(names)}), or have '
+                f'several models are known: name one as "model" ({", ".join(names)}), or have '
                 "default_model set in the configuration"
             )
         return names[0]

@@ -126,7 +126,7 @@ class PlainRequest(msgspec.Struct, gc=False):
     model_version: Annotated[
         str | int, Meta(description="A version or an alias; without it the runtime chooses.")
     ] = ""
-    model: Annotated[str, Meta(description="Needed where several models are served.")] = ""
+    model: Annotated[str, Meta(description="Needed where several models are known.")] = ""
 
 
 class PlainAnswer(msgspec.Struct):

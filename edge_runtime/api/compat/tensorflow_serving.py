@@ -5,7 +5,8 @@ Where it differs on purpose, ``docs/predict.md`` says so.
 Source: TensorFlow Serving, RESTful API; ``get_model_status.proto``, ``get_model_metadata.proto``.
 """
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final
 
@@ -27,7 +28,6 @@ _STATE: Final[dict[State, str]] = {
     "UNLOADING": "UNLOADING",
     "UNAVAILABLE": "END",
 }
-_LOADED: Final = VersionState("READY")
 _DTYPE: Final = {
     "BOOL": "DT_BOOL",
     "UINT8": "DT_UINT8",
@@ -99,20 +99,19 @@ class TensorFlowServing:
 
     def status(self, exchange: Exchange, names: Names) -> None:
         """Give the state of one version, or of every version of a model."""
-        name, version = names["name"], names.get("version", "")
-        if "label" in names:
-            self._when_loaded(
-                exchange, names, lambda loaded: exchange.json(_status([(loaded.version, _LOADED)]))
-            )
-            return
+        name, version, label = names["name"], names.get("version", ""), names.get("label", "")
         catalog = self._handlers.catalog
+        if label:
+            _check_label(label)
+            version = catalog.number(name, label) or label  # no label is a number
         versions = [
             (number, state)
             for model, number, state in reversed(catalog.index())
             if model == name and number and version in {"", number}
         ]
         if not versions:
-            catalog.peek(name, version)  # knows best why not
+            with _unknown_label(label):
+                catalog.peek(name, label or version)  # knows best why not
             raise ModelNotFoundError(f"Could not find version {version} of model {name}")
         exchange.json(_status(versions))
 
@@ -120,17 +119,28 @@ class TensorFlowServing:
         self, exchange: Exchange, names: Names, then: Callable[[LoadedVersion], None]
     ) -> None:
         label = names.get("label", "")
-        if label.isdigit():
-            raise InvalidRequestError(
-                f"{label!r} is a version, not a label: use /versions/{label} in the path"
-            )
-        try:
+        _check_label(label)
+        with _unknown_label(label):
             version = label or names.get("version", "")
             self._bridge.when_loaded(exchange, names["name"], version, then)
-        except ModelNotFoundError as error:
-            if label:  # an unknown label is a bad argument there, an unknown version is not found
-                raise InvalidRequestError(error.message) from error
-            raise
+
+
+def _check_label(label: str) -> None:
+    if label.isdigit():
+        raise InvalidRequestError(
+            f"{label!r} is a version, not a label: use /versions/{label} in the path"
+        )
+
+
+@contextlib.contextmanager
+def _unknown_label(label: str) -> Iterator[None]:
+    """An unknown label is a bad argument there; an unknown version is not found."""
+    try:
+        yield
+    except ModelNotFoundError as error:
+        if label:
+            raise InvalidRequestError(error.message) from error
+        raise
 
 
 def _status(versions: Iterable[tuple[str, VersionState]]) -> schemas.TensorFlowModelStatus:

@@ -332,7 +332,7 @@ async def test_an_alias_of_a_missing_version_is_told_in_the_index_and_to_callers
     )
     with pytest.raises(
         ModelNotFoundError,
-        match="no version 7, to which the alias 'good' leads; it has 1, 2",
+        match=r"no version 7, to which the alias 'good' leads \(models\.m\.aliases\); served: 1, 2",
     ):
         world.catalog.lease("m", "good")
     with pytest.raises(

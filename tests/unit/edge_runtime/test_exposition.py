@@ -50,6 +50,7 @@ class Known:
     """As much of a catalog as is read."""
 
     budget_bytes = 7
+    waiting = 5
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self._entries = list(entries)
@@ -264,9 +265,12 @@ def test_server_numbers_are_there_without_any_model() -> None:
     server.responses = {200: 7, 503: 1}
     server.connections_total, server.connections_open, server.connections_refused = 9, 2, 1
     server.records_limited, server.records_dropped = 3, 4
+    server.connections_evicted = 6
     found = families(sources(server=server)).values()
     assert value(found, "edge_runtime_http_responses_total", status="503") == 1
     assert value(found, "edge_runtime_connections") == 2
+    assert value(found, "edge_runtime_connections_evicted_total") == 6
+    assert value(found, "edge_runtime_requests_waiting_for_load") == 5
     assert value(found, "edge_runtime_memory_budget_bytes") == 7
     assert value(found, "edge_runtime_log_records_left_out_total", reason="rate") == 3
     assert value(found, "edge_runtime_log_records_left_out_total", reason="queue") == 4

@@ -27,7 +27,7 @@ from edge_runtime.settings import Cache, Limits, Model
 from tests.fakes import WAIT_S, FakeLoader, bundle
 
 if TYPE_CHECKING:
-    from edge_runtime.cache.version_cache import Hit
+    from edge_runtime.cache.ticket import Hit
 
 pytestmark = pytest.mark.asyncio
 

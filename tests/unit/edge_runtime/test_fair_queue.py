@@ -283,6 +283,17 @@ def test_mates_fit_into_the_rows_that_are_left() -> None:
     assert len(queue) == 1
 
 
+def test_mates_fit_into_the_size_that_is_left() -> None:
+    shared = costing(1000, rows_max=100)
+    first = make(shared, 1)
+    queue = filled(first, make(shared, 2, rows=4), make(shared, 3, rows=3))
+    pop(queue)
+    mate = queue.pop_mate(first, 100, 3)
+    assert mate is not None
+    assert mate.size == 3
+    assert queue.pop_mate(first, 100, 3) is None
+
+
 def test_mates_are_of_the_same_lane_and_may_join() -> None:
     shared = costing(1000, rows_max=100)
     first, alone = make(shared, 1), make(shared, 2)

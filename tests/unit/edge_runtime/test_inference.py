@@ -9,6 +9,8 @@ import pytest_asyncio
 from msgspec.structs import replace
 
 from edge_runtime.access import Peer
+from edge_runtime.batching import Lane
+from edge_runtime.callers import Callers
 from edge_runtime.catalog import Catalog
 from edge_runtime.datatypes import BY_NAME, BYTES, Datatype
 from edge_runtime.errors import (
@@ -167,6 +169,44 @@ async def test_user_with_too_many_unanswered_requests_is_refused_and_nobody_else
     assert len(path.runs) == 4
     path.runs[3].error = ModelFailedError("why")
     path.runs[3].done(path.runs[3])
+
+
+class Full:
+    """A backlog that has no room for anybody."""
+
+    is_full = True
+
+    def refusal(self, lane: Lane, client: int | None) -> EdgeRuntimeError | None:
+        """Refuse."""
+        del lane, client
+        return OverloadedError("full")
+
+
+async def test_request_that_a_full_queue_would_refuse_is_refused_and_counted_undecoded(
+    path: Path,
+) -> None:
+    inference = path.inference
+    assert inference.refusal("m", "", Peer(1, 1, 1, "")) is None, "there is room"
+    path.submit(request())
+    path.finish()
+    inference.backlog = Full()
+    for version in ("", "4"):
+        assert isinstance(inference.refusal("m", version, Peer(1, 1, 1, "")), OverloadedError)
+    assert path.counts() == (1, 2, 0)
+    assert path.catalog.peek("m").statistics.failures == {"REJECTED": 2}
+
+
+async def test_only_who_would_come_to_the_full_queue_is_refused_by_it(path: Path) -> None:
+    inference, peer = path.inference, Peer(1, 1, 1, "")
+    inference.backlog = Full()
+    assert inference.refusal("m", "", peer) is None, "there may be a cached answer"
+    path.submit(request())
+    path.finish()
+    assert inference.refusal("other", "", peer) is None
+    assert inference.refusal("m", "5", peer) is None
+    inference.callers = {"m": Callers(frozenset({2}), frozenset())}
+    assert inference.refusal("m", "", peer) is None
+    assert path.counts() == (1, 0, 0)
 
 
 async def test_client_that_leaves_cancels_its_run(path: Path) -> None:

@@ -218,6 +218,29 @@ def test_texts_of_the_caller_are_cut(setting: Setting) -> None:
     assert max(len(str(value)) for value in fields.values()) <= 2 * request_log.TEXT_CHARS_MAX
 
 
+@pytest.mark.parametrize(
+    "mark", ["\n", "\r", "\x1b[2J", "\x7f", "\x85", "\x9b2J", "\u2028", "\u202e", "\u200b"]
+)
+def test_texts_of_the_caller_forge_no_line_and_command_no_terminal(
+    setting: Setting, mark: str
+) -> None:
+    said = f"a{mark}2026-01-01 CRITICAL all is lost"
+    asked = InferRequest(said, said, said)
+    target = b"/" + said.encode("latin-1", "ignore")
+    setting.exchange(asked, target).error(400, f"the inputs do not match: unknown {said}")
+    (fields,) = setting.written.fields()
+    assert all(str(value).isprintable() for value in fields.values())
+    assert fields["model"] != said
+    assert "all is lost" in fields["model"]
+
+
+def test_escapes_do_not_lengthen_a_text_beyond_its_limit(setting: Setting) -> None:
+    asked = InferRequest("\u2028" * 5000)
+    setting.exchange(asked).error(400, "\x00" * 5000)
+    (fields,) = setting.written.fields()
+    assert max(len(str(value)) for value in fields.values()) <= 2 * request_log.TEXT_CHARS_MAX
+
+
 def test_large_answers_are_counted_without_their_head(setting: Setting) -> None:
     exchange = setting.exchange()
     exchange.send(200, [b"a" * 100_000, memoryview(b"b" * 7)])

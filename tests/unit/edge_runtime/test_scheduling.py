@@ -187,6 +187,28 @@ async def test_short_run_that_is_too_late_or_unwanted_is_dropped(bench: Bench) -
     assert len(session.runs) == 1
 
 
+@pytest.mark.parametrize("stalls", [1, 2])
+@pytest.mark.asyncio
+async def test_model_that_held_everybody_up_twice_stays_off_the_loop(
+    bench: Bench, caplog: pytest.LogCaptureFixture, stalls: int
+) -> None:
+    def spin() -> None:
+        until = perf_counter_ns() + 60_000_000
+        while len(session.runs) <= stalls and perf_counter_ns() < until:
+            pass
+
+    session = FakeSession(spin)
+    asked = lane(session, cost=known_cost(1000))
+    for count in range(1, stalls + 2):
+        bench.submit(asked)
+        await bench.until_finished(count)
+    loop_s = threading.current_thread()
+    assert session.runs[:stalls] == [loop_s] * stalls
+    assert (session.runs[stalls] is loop_s) == (stalls == 1)
+    assert asked.stalls == stalls
+    assert caplog.text.count("held every request up") == stalls
+
+
 @pytest.mark.asyncio
 async def test_many_short_runs_let_the_loop_do_other_things_in_between(bench: Bench) -> None:
     def spin() -> None:

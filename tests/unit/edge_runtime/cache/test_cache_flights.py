@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from time import perf_counter_ns
 
 import pytest
 
@@ -141,3 +142,61 @@ def test_flights_are_bounded() -> None:
         assert flights.begin(str(number).encode(), NORMAL)
     assert flights.begin(KEY, NORMAL) is None
     assert len(flights) == FLIGHTS_MAX
+
+
+class Timers:
+    """Calls that a test makes."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def later(self, delay_s: float, call: Callable[[], None]) -> "Timer":
+        """Note a call."""
+        each = delay_s, call
+        self.due.append(each)
+        return Timer(self, each)
+
+
+class Timer:
+    """One of them."""
+
+    def __init__(self, timers: Timers, each: tuple[float, Callable[[], None]]) -> None:
+        self._timers, self._each = timers, each
+
+    def cancel(self) -> None:
+        """Forget it."""
+        self._timers.due.remove(self._each)
+
+
+def expiring(crowd: Crowd, number: int, expired: list[int], delay_s: float = 500) -> Waiter:
+    deadline_ns = perf_counter_ns() + int(delay_s * 1e9)
+    waits = crowd.waiter(number)
+    return waits._replace(deadline_ns=deadline_ns, expired=lambda: expired.append(number))
+
+
+def test_nobody_waits_longer_than_its_own_timeout_and_the_others_go_on() -> None:
+    timers, crowd = Timers(), Crowd()
+    expired: list[int] = []
+    flights = Flights(timers.later)
+    begun(flights)
+    flights.join(KEY, crowd.waiter(0))
+    flights.join(KEY, expiring(crowd, 1, expired))
+    flights.join(KEY, expiring(crowd, 2, expired, -1))
+    (later, call), (at_once, _) = timers.due
+    assert 0 < later <= 500
+    assert at_once == 0
+    call()
+    assert expired == [1]
+    flights.land(KEY, ANSWER)
+    assert crowd.answered == [0, 2]
+    assert not timers.due, "and no timer outlives its flight"
+
+
+def test_whose_turn_it_is_to_run_has_its_timeout_kept_by_whoever_runs_it() -> None:
+    timers, crowd = Timers(), Crowd()
+    flights = Flights(timers.later)
+    flight = begun(flights)
+    flights.join(KEY, expiring(crowd, 0, []))
+    flights.fail(KEY, flight)
+    assert crowd.ran == [0]
+    assert not timers.due

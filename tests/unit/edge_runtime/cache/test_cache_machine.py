@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 from edge_runtime.cache import eviction
 from edge_runtime.cache.folder import Folder
 from edge_runtime.cache.life import SLACK_S
-from edge_runtime.cache.version_cache import Hit
+from edge_runtime.cache.ticket import Hit
 from edge_runtime.settings import Cache, Model
 from edge_runtime.tensors import Array
 from tests.caching import RUN_NS, CachedModel, TurnableClock, empty_database, make_database

@@ -5,7 +5,17 @@ from itertools import pairwise
 
 from edge_runtime.cache.life import SLACK_S, Policy, is_young
 from edge_runtime.cache.wear import HOUR_S, Wear
-from edge_runtime.cache.worth import DISK_TRIAL_EVERY, SEEN_MIN, TRIAL, TRIAL_EVERY, Worth
+from edge_runtime.cache.worth import (
+    DISK_TRIAL_EVERY,
+    MEASURING_SHARE,
+    RUN_EVERY,
+    RUN_EVERY_AT_FIRST,
+    RUNS_KNOWN,
+    SEEN_MIN,
+    TRIAL,
+    TRIAL_EVERY,
+    Worth,
+)
 from edge_runtime.settings import Model
 
 US, MS = 1_000, 1_000_000
@@ -88,6 +98,59 @@ def test_it_comes_back_when_inputs_begin_to_repeat() -> None:
     assert worth.is_bypassed
     asked(worth, 10 * MS, every(2, 2 * TRIAL_EVERY))
     assert not worth.is_bypassed
+
+
+def hits(worth: Worth, told_ns: int, real_ns: int, count: int = 10_000) -> int:
+    """Let every request hit an answer whose run took something else once; how many ran."""
+    ran = 0
+    for _ in range(count):
+        if not worth.admits():
+            continue
+        if worth.takes_run():
+            ran += 1
+            worth.ran(real_ns)
+        else:
+            worth.hit(LOOKUP, told_ns)
+    return ran
+
+
+def test_a_cold_first_run_does_not_hide_that_runs_are_not_worth_keeping() -> None:
+    worth = Worth()
+    assert hits(worth, 900 * US, 20 * US, SEEN_MIN + RUN_EVERY_AT_FIRST) > 0
+    assert worth.is_bypassed
+    assert "a run 20.0 us" in worth.text
+
+
+def test_the_first_run_of_a_version_is_forgotten_when_there_is_another() -> None:
+    worth = Worth()
+    worth.stored(STORE, 900 * US)
+    assert worth.run_ns == 900 * US
+    worth.stored(STORE, 30 * US)
+    assert worth.run_ns == 30 * US
+
+
+def test_runs_that_became_slow_are_found_out_although_every_request_hits() -> None:
+    worth = Worth()
+    hits(worth, 60 * US, 60 * US, 3000)
+    assert not worth.is_bypassed
+    hits(worth, 60 * US, 5 * MS)
+    assert worth.run_ns > 240 * US
+
+
+def test_runs_that_are_made_to_learn_take_a_tenth_of_the_time_of_look_ups_at_most() -> None:
+    for run_ns in (60 * US, MS, 100 * MS):
+        ran = hits(Worth(), run_ns, run_ns, 100_000)
+        assert RUNS_KNOWN <= ran <= 100_000 // RUN_EVERY
+        assert (ran - RUNS_KNOWN) * run_ns <= MEASURING_SHARE * 100_000 * LOOKUP
+
+
+def test_one_run_at_a_time_is_made_to_learn_however_long_it_takes() -> None:
+    worth = Worth()
+    ran = 0
+    for _ in range(RUN_EVERY_AT_FIRST + 10):
+        ran += worth.takes_run()
+        worth.hit(LOOKUP, MS)
+    assert ran == 1
 
 
 def test_one_interrupted_run_turns_no_verdict() -> None:

@@ -22,8 +22,10 @@ MEANING = {
     ExitCode.DONE: "Done.",
     ExitCode.FAILED: "Failed: a model could not be loaded, a socket could not be bound, the daemon "
     "could not be reached, or it (or the model, the network, the device) said no.",
-    ExitCode.ANSWER_2: "An answer of the program itself; `edge-runtime` does not use it.",
-    ExitCode.ANSWER_3: "An answer of the program itself; `edge-runtime` does not use it.",
+    ExitCode.ANSWER_2: "An answer of the program itself. `edge-quantize`: no candidate keeps the "
+    "accuracy floor, or a bundle misses it where `verify` runs. `edge-runtime` does not use it.",
+    ExitCode.ANSWER_3: "An answer of the program itself. `edge-quantize`: good enough, but not "
+    "faster (smaller, leaner): the optimised float model was kept. `edge-runtime` does not use it.",
     ExitCode.USAGE: "Bad usage or bad input: arguments, configuration, or the files and tensors "
     "given to a client command.",
     ExitCode.INTERRUPTED: "Interrupted by Ctrl-C. `edge-runtime serve` ends with 0 instead, once "
