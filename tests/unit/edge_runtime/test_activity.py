@@ -30,6 +30,7 @@ class Known:
     """As much of a catalog as is read."""
 
     budget_bytes = 0
+    waiting = 0
 
     def __init__(self, *entries: Entry) -> None:
         self._entries = entries
