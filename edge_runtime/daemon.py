@@ -36,6 +36,7 @@ from edge_runtime.inference import Inference
 from edge_runtime.listeners import BoundSocket, Listeners
 from edge_runtime.locations import state_directory
 from edge_runtime.metrics import ServerStatistics
+from edge_runtime.priority import take_short_turns
 from edge_runtime.scheduling import Scheduler
 from edge_runtime.session import RUNTIME_VERSION
 from edge_runtime.settings import Config, Log
@@ -65,6 +66,7 @@ def run(read_config: ReadConfig) -> bool:
         ModelLoadError: None of the models could be loaded.
     """
     share_heap()
+    take_short_turns()
     settings = read_config()
     logs.configure(settings.log)
     if not settings.models and not settings.repositories:

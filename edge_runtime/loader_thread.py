@@ -1,4 +1,7 @@
-"""The one thread that reads model files, loads versions and gives their memory back."""
+"""The one thread that reads model files, loads versions and gives their memory back.
+
+It makes way for those that serve (``priority``).
+"""
 
 import asyncio
 import gc
@@ -9,6 +12,7 @@ from typing import Final, TypeVar
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelLoadError
+from edge_runtime.priority import make_way
 from edge_runtime.registry import Look
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import release_memory
@@ -32,7 +36,11 @@ class LoaderThread:
     def __init__(self, loader: Loader, expected: Expected) -> None:
         self._loader = loader
         self._expected = expected
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=NAME)
+        self._usual = ThreadPoolExecutor(1, thread_name_prefix=f"{NAME}-usual")
+        self._usual.submit(int)  # started here and now: it would inherit the loader's priority
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix=NAME, initializer=make_way, initargs=(self._usual,)
+        )
 
     async def run(self, work: Callable[[], _Result]) -> _Result:
         """Do something, and give its result."""
@@ -105,6 +113,8 @@ class LoaderThread:
     def end(self, *, wait: bool) -> None:
         """End the thread; without ``wait``, a load that goes on is left alone."""
         self._thread.shutdown(wait=wait, cancel_futures=not wait)
+        if wait:  # else the load may still need it
+            self._usual.shutdown()
 
 
 def file_bytes(bundle: Bundle) -> int:

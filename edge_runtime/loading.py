@@ -3,10 +3,8 @@
 Slow and blocking: the catalog calls it on its loader thread.
 """
 
-import contextlib
 import logging
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +21,8 @@ from edge_runtime.graph_optimization import optimize
 from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import Manifest, Variant, choose_variant
 from edge_runtime.operators import TIMED_BY_VALUES
-from edge_runtime.optimized_graphs import OptimizedGraphs, graph_key
+from edge_runtime.optimized_graphs import WEIGHTS, OptimizedGraphs, graph_key
+from edge_runtime.priority import at_usual_priority
 from edge_runtime.process_memory import resident_bytes
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.samples import samples, synthetic
@@ -39,24 +38,11 @@ from edge_runtime.warm_up import warm_up
 
 _log = logging.getLogger(__name__)
 
-_TURN_S: Final = 0.0001
 _SIZE: Final = "size_bytes"
 _SAME_SHARE: Final = 8
 _SAME_BYTES: Final = 2**20  # what others allocate meanwhile
 
 
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    """Make Python's threads give way to each other soon: requests meet the loader often."""
-    usual_s = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual_s)
-
-
-@_short_turns()
 def load_bundle(
     bundle: Bundle,
     serving: LoadedVersion | None = None,
@@ -243,7 +229,7 @@ def _session(wanted: _Wanted, graphs: OptimizedGraphs) -> Session:
         graph = graphs.find(wanted.key) or _made(wanted, graphs)
         if graph is not None:
             try:
-                session = Session.load(graph, settings, is_optimized=True)
+                session = _loaded(graph, settings, is_optimized=True)
             except ModelLoadError as error:
                 graphs.drop(wanted.key, error.message)
             else:
@@ -254,7 +240,14 @@ def _session(wanted: _Wanted, graphs: OptimizedGraphs) -> Session:
                     manifest.version,
                 )
                 return session
-    return Session.load(wanted.bundle.directory / wanted.variant.file, settings)
+    return _loaded(wanted.bundle.directory / wanted.variant.file, settings)
+
+
+def _loaded(path: Path, settings: SessionSettings, *, is_optimized: bool = False) -> Session:
+    load = partial(Session.load, path, settings, is_optimized=is_optimized, weights_name=WEIGHTS)
+    if settings.intra_op_threads == 1 and settings.providers == (CPU_PROVIDER,):
+        return load()
+    return at_usual_priority(load)  # its threads will serve requests
 
 
 def _made(wanted: _Wanted, graphs: OptimizedGraphs) -> Path | None:

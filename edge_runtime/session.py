@@ -1,9 +1,9 @@
 """The only import of onnxruntime: load a model, run it, and say what went wrong in our words."""
 
+import contextlib
 import ctypes
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,18 +23,14 @@ from edge_runtime.errors import (
     ModelFailedError,
     ModelLoadError,
 )
+from edge_runtime.mapped_weights import MappedWeights
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 
 RUNTIME_VERSION: Final[str] = onnxruntime.__version__
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 _WEIGHTS_NAME: Final = "session.optimized_model_external_initializers_file_name"
-_LIBC: Final = ctypes.CDLL(None)
-_MAPS: Final = Path("/proc/self/maps")
-_MADV_DONTNEED: Final = 4
 _LOG_FATAL: Final = 4  # errors are raised and translated here; printing them too says it twice
 
-#: How many sessions have mapped the files of a folder; sessions come and go on one thread.
-_mapped: Final[Counter[Path]] = Counter()
 _source_paths: Final = re.compile(r"/\S*/onnxruntime/\S+:\d+ ")  # of the machine that built it
 
 Run = Callable[[Sequence[str], Mapping[str, Array]], list[Array]]
@@ -94,18 +90,11 @@ class Session:
         providers: The execution providers that really serve it.
     """
 
-    __slots__ = ("_mapped", "_options", "_session", "providers", "run", "signature")
+    __slots__ = ("_options", "_session", "_weights", "providers", "run", "signature")
 
-    def __init__(
-        self,
-        session: Any,  # noqa: ANN401 - untyped library
-        signature: Signature,
-        mapped: Path | None = None,
-    ) -> None:
+    def __init__(self, session: Any, signature: Signature) -> None:  # noqa: ANN401 - untyped library
         self._session = session
-        self._mapped = mapped  # folder of the weights that it has mapped
-        if mapped is not None:
-            _mapped[mapped] += 1
+        self._weights: MappedWeights | None = None
         # One object for every run: ONNX Runtime only reads it.
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = _LOG_FATAL
@@ -132,8 +121,8 @@ class Session:
             is_optimized: Whether its graph was saved by this version of ONNX Runtime on this CPU,
                 and needs no optimisation.
             save_to: Where to save the optimised graph; ``None``: nowhere.
-            weights_name: File beside it for the weights, which are mapped from there when it is
-                loaded.
+            weights_name: File beside it that the weights of an optimised graph are saved to, and
+                mapped from; empty: whatever the graph says.
 
         Raises:
             ModelLoadError: The file is missing, is not a model, uses an operator that is not
@@ -163,8 +152,11 @@ class Session:
             )
         except Exception as error:  # onnxruntime's errors share no base
             raise ModelLoadError(f"cannot load {path.name}: {_first_line(error)}") from error
-        mapped = path.resolve().parent if is_optimized else None
-        return cls(session, _signature(session, path.name), mapped)
+        loaded = cls(session, _signature(session, path.name))
+        if is_optimized and weights_name:
+            with contextlib.suppress(OSError):  # it has none, or somebody removed them just now
+                loaded._weights = MappedWeights(path.with_name(weights_name))
+        return loaded
 
     def terminate(self) -> None:
         """Make runs that go on end after the node they are in; they and later ones fail."""
@@ -172,15 +164,13 @@ class Session:
 
     def close(self) -> None:
         """Let go of the model's memory; nothing may run any more."""
-        folder = self._mapped
-        if folder is not None:
-            self._mapped = None
-            _mapped[folder] -= 1
-            if not _mapped[folder]:
-                del _mapped[folder]
-                _drop_pages(folder)
+        weights, self._weights = self._weights, None
+        if weights is not None:
+            weights.drop_pages()
         del self._session
         del self.run
+        if weights is not None:
+            weights.close()
 
     def _run_arrays(self, names: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         try:
@@ -205,24 +195,9 @@ class Session:
             raise _run_error(error) from error
 
 
-def _drop_pages(folder: Path) -> None:
-    """Take the mapped files of a folder out of memory.
-
-    A session that ends would do that under Python's lock, and hold up every request for as long as
-    it takes: milliseconds for 100 MB. A call through ctypes does not hold the lock.
-    """
-    maps, name = _MAPS.read_bytes(), b" " + os.fsencode(folder) + b"/"
-    found = maps.find(name)
-    while found >= 0:
-        line = maps.rfind(b"\n", 0, found) + 1
-        start, end = (int(each, 16) for each in maps[line : maps.index(b" ", line)].split(b"-"))
-        _LIBC.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
-        found = maps.find(name, found + 1)
-
-
 def release_memory() -> None:
     """Give freed heap pages back to the system; ONNX Runtime does not (its pull 32107)."""
-    trim = getattr(_LIBC, "malloc_trim", None)  # glibc only
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)
 
