@@ -12,11 +12,11 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/base.stamp  ## Serve the digits model and ask it through curl, the CLI and Python
+demo: $(VENV)/base.stamp  ## Serve the digits model, ask it, release a bad version and a good one
 	$(BIN)/python examples/digits/demo.py
 
-test: $(VENV)/dev.stamp  ## Run every test
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp  ## Run every test, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/dev.stamp  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check .

@@ -50,6 +50,8 @@ class Plan:
     restart_rounds: int = 5
     loading_rounds: int = 7
     loading_s: float = 2.0
+    release_rounds: int = 5
+    release_s: float = 8.0
 
 
 QUICK: Final = Plan(
@@ -80,6 +82,8 @@ QUICK: Final = Plan(
     cache_rounds=1,
     restart_rounds=1,
     loading_rounds=1,
+    release_rounds=1,
+    release_s=1.0,
 )
 """A smoke test: no number means anything."""
 

@@ -32,22 +32,10 @@ class Case(NamedTuple):
     floor: float = 0.99
 
 
-def _digits(folder: Path) -> Files:
+def _digits(_folder: Path) -> Files:
     """Real images: the training images calibrate, the held-out images decide."""
     digits = ROOT / "examples" / "digits"
-    return digits / "digits-fp32.onnx", _training_images(folder), digits / "test.npz"
-
-
-def _training_images(folder: Path) -> Path:
-    """Take calibration images of the digits data set itself."""
-    path = ROOT / "examples" / "digits" / "calibration.npz"
-    if path.is_file():
-        return path
-    with np.load(ROOT / "examples" / "digits" / "test.npz") as arrays:
-        np.savez(
-            folder / "calibration.npz", image=arrays["image"][::3], labels=arrays["labels"][::3]
-        )
-    return folder / "calibration.npz"
+    return digits / "digits-fp32.onnx", digits / "train.npz", digits / "test.npz"
 
 
 def _mlp(folder: Path) -> Files:

@@ -18,8 +18,10 @@ _HEAD: Final = """\
 Measured on {date}, with one thread. *times as fast* is the float model's median time over the
 contender's, both timed in turn within **one run**: the median of {rounds} rounds, with the lowest
 and highest. *kept* is the share of the float model's score (top1 for digits, else cosine), with its
-lower 95 % bound. The image networks are onnx's `light` graphs: their weights are constants, so
-their scores say nothing, and their speed does. The mlp and the transformer have random weights.
+lower 95 % bound. The image networks are onnx's `light` graphs: their weights are constants that
+their files do not even hold, so their scores and sizes say little, and their speed does. Plain
+recipes keep nothing of some: they round the shares that come out to zero. The mlp and the
+transformer have random weights.
 """
 
 _TARGETS: Final = {"resnet50": 2.8, "squeezenet": 2.0, "shufflenet": 1.0}
@@ -67,7 +69,10 @@ def page(lines: Sequence[Line], facts: Mapping[str, str], strangers: float, date
     parts += ["## All contenders\n", table(lines), "## The machine\n"]
     parts += ["\n".join(f"- {name}: {value}" for name, value in facts.items()), ""]
     if strangers > _STRANGERS_LIMIT:
-        parts.append(f"Other programs took {strangers:.0%} of the cores meanwhile.\n")
+        parts.append(
+            f"The machine was busy: other programs took {strangers:.0%} of the cores. The\n"
+            "ratios are of runs in turn, so they stand; a search finds less in the same time.\n"
+        )
     return "\n".join(parts)
 
 

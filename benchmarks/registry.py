@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from benchmarks import fairness_rows, loading_rows, rows
+from benchmarks import fairness_rows, loading_rows, release_rows, rows
 from benchmarks.batching_rows import batching_row
 from benchmarks.bench import Row
 from benchmarks.cache_rows import cache_row
@@ -37,4 +37,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "overload": Row(overload_row, lambda plan: plan.overload_rounds + plan.overload_large_rounds),
     "cache": Row(cache_row, lambda plan: 2 * (plan.cache_long_rounds + 2 * plan.cache_rounds)),
     "loading": Row(loading_rows.beside_row, lambda plan: 2 * plan.loading_rounds, quick=False),
+    "release": Row(
+        release_rows.release_row, lambda plan: len(release_rows.WAYS) * plan.release_rounds
+    ),
 }

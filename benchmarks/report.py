@@ -58,6 +58,15 @@ _METHOD: Final = """\
   target is held with requests of 768 bytes (a thumbnail that the graph itself repeats to full size,
   then all of squeezenet). With 600 kB each, ten times as much is over a gigabyte a second, sent,
   read and thrown away on the cores that run the model: shown, and not held against the target.
+- *A release*: one daemon serves digits-int8 and the thumbnail model, each with one caller that asks
+  at a steady pace over the Unix socket. Each round measures both callers' waits for eight seconds
+  without a release, then through a whole release of the thumbnail model that is committed
+  (self-test, shadow, canary at 25, 50 and 100 %, probation), then through one that is aborted at
+  100 % and so rolled back. Every version is the same network with another digest. The steps last a
+  second or two instead of minutes, so that loads and switches are a larger part of the time than on
+  a device; the trial's process runs with the default share of a CPU. A request that fails ends the
+  measurement. The target is on the p99 of the model that is **not** released, over the same
+  callers' p99 without a release.
 """
 
 _YES_NO: Final = {True: "yes", False: "no"}

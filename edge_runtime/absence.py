@@ -5,14 +5,21 @@ the request waits for it. One that cannot, or fails to come, gives a kept answer
 settings allow that, marked ``stale``; else the caller is told why not.
 """
 
+import asyncio
 from collections.abc import Callable
 from time import perf_counter_ns
+from typing import Final
 
 from edge_runtime.cache.predictions import PredictionCache
 from edge_runtime.cache.ticket import Hit, Ticket
 from edge_runtime.cache.version_cache import VersionCache
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import EdgeRuntimeError, RequestError
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    EdgeRuntimeError,
+    RequestError,
+    UnavailableError,
+)
 from edge_runtime.fairness import User
 from edge_runtime.prediction import Reply, feeds_of, outputs_of, reason_of, wanted_of
 from edge_runtime.protocol.messages import InferRequest, InferResponse, Spent
@@ -20,6 +27,10 @@ from edge_runtime.routing import LoadedVersion
 
 Run = Callable[[LoadedVersion, InferRequest, Reply, int, int], None]
 Count = Callable[[User], None]
+
+_NS: Final = 1e9
+_DELAY_MIN_S: Final = 0.001  # a timer that comes too early must not spin
+_DELAY_MAX_S: Final = 86_400.0  # callers state any timeout, event loops take shorter ones
 
 
 class Absence:
@@ -78,7 +89,15 @@ class Absence:
                 ticket.failed()  # it may take long: whoever asks the same waits for the model too
             self._wake(request, reply, error, received)
 
-        cache.fetch(feeds, names, request.caller.uid, answer, wake, priority=request.priority)
+        cache.fetch(
+            feeds,
+            names,
+            request.caller.uid,
+            answer,
+            wake,
+            priority=request.priority,
+            asks_again=True,
+        )
 
     def _instead(
         self, request: InferRequest, reply: Reply, error: EdgeRuntimeError, received: int
@@ -148,19 +167,24 @@ class Absence:
         self, request: InferRequest, reply: Reply, error: EdgeRuntimeError, received: int
     ) -> None:
         """Let a request wait until its model is in memory, if asking can bring it there."""
-        deadline_ns = received + request.timeout_us * 1000 if request.timeout_us else 0
+        timeout = _Timeout(request, received, self._catalog.drop_cancelled)
         user = request.caller.uid
 
         def is_cancelled() -> bool:
-            return request.cancelled or bool(deadline_ns and perf_counter_ns() >= deadline_ns)
+            return request.cancelled or timeout.is_over
 
         def resume(error: EdgeRuntimeError | None) -> None:
+            timeout.cancel()
             self._end(user)  # whoever runs it counts it anew
+            if type(error) is UnavailableError and timeout.is_over and not request.cancelled:
+                error = DeadlineExceededError(
+                    "the request's timeout passed while it waited for its model to be loaded"
+                )
             if error is not None:
                 self._instead(request, reply, error, received)
                 return
             try:
-                version = self._catalog.lease(request.model_name, request.model_version)
+                version = self._catalog.lease(request.model_name, request.model_version, request)
             except EdgeRuntimeError as gone:
                 self._instead(request, reply, gone, received)
                 return
@@ -178,7 +202,9 @@ class Absence:
                     self._end(user)
         except EdgeRuntimeError as refused:
             error = refused
-        if not waits:
+        if waits:
+            timeout.start()
+        else:
             self._instead(request, reply, error, received)
 
     def _refuse(
@@ -190,3 +216,45 @@ class Absence:
         if known is not None:
             known.lane.statistics.failed(reason_of(error), perf_counter_ns() - received)
         reply(error)
+
+
+class _Timeout:
+    """The timeout of a request that waits: a load is not over because it has passed.
+
+    Args:
+        request: Says how long it may take.
+        received: When it was here, in monotonic nanoseconds.
+        passed: Called when that time is over, unless ``cancel`` was before.
+    """
+
+    __slots__ = ("_deadline_ns", "_passed", "_timer")
+
+    def __init__(self, request: InferRequest, received: int, passed: Callable[[], None]) -> None:
+        self._deadline_ns = received + request.timeout_us * 1000 if request.timeout_us else 0
+        self._passed = passed
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time has passed."""
+        return bool(self._deadline_ns and perf_counter_ns() >= self._deadline_ns)
+
+    def start(self) -> None:
+        """Watch it from now on, if there is one."""
+        if not self._deadline_ns:
+            return
+        left_s = (self._deadline_ns - perf_counter_ns()) / _NS
+        delay_s = min(max(left_s, _DELAY_MIN_S), _DELAY_MAX_S)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._look)
+
+    def cancel(self) -> None:
+        """Watch it no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        if self.is_over:
+            self._passed()
+        else:  # loops count in milliseconds of their own
+            self.start()

@@ -8,10 +8,11 @@ import grp
 import ipaddress
 import os
 import re
+import secrets
 import socket
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -204,12 +205,18 @@ class PeerSocket(Protocol):
         """Read a socket option as bytes."""
 
 
+def _drawn() -> int:
+    """Draw the number of a connection."""
+    return secrets.randbits(63)
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """The process at the other end; ``None`` is what the kernel does not say.
 
     The identity is the one at the time of ``connect()``; ``groups`` are all of its groups. ``pid``
     is for logs only: by the time it is looked at, the number may belong to another process.
+    ``connection`` is drawn at random: what is sticky to a connection goes by it.
     """
 
     uid: int | None
@@ -217,6 +224,7 @@ class Peer:
     pid: int | None
     address: str
     groups: frozenset[int] = frozenset()
+    connection: int = field(default_factory=_drawn, compare=False, repr=False)
 
     @classmethod
     def of_unix_socket(cls, sock: PeerSocket) -> Self:

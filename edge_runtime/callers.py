@@ -13,7 +13,7 @@ from typing import Self
 
 from edge_runtime.access import Peer
 from edge_runtime.errors import ConfigError
-from edge_runtime.settings import Model
+from edge_runtime.settings import Model, Release
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +78,12 @@ def by_model(models: Mapping[str, Model]) -> dict[str, Callers]:
         for name, model in models.items()
         if model.callers
     }
+
+
+def admins(release: Release) -> Callers | None:
+    """Make the list of those who may change what is served; ``None``: whoever opens the door.
+
+    Raises:
+        ConfigError: A rule is wrong.
+    """
+    return Callers.parse(release.admins, "release.admins") if release.admins else None

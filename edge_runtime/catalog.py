@@ -6,19 +6,23 @@ last lease ends. One change at a time, so that two loads never count on the same
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from time import perf_counter_ns
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from edge_runtime.bundle import Bundle
-from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError
+from edge_runtime.errors import EdgeRuntimeError, OverloadedError
 from edge_runtime.fairness import User
+from edge_runtime.known_models import KnownModels
 from edge_runtime.loader_thread import Expected, Loader, LoaderThread, file_bytes
 from edge_runtime.reconciler import Reconciler, Spare
-from edge_runtime.registry import UNKNOWN_VERSION, Entry, Registry
+from edge_runtime.registry import Registry
+from edge_runtime.registry_entry import UNKNOWN_VERSION
 from edge_runtime.residents import Residents
-from edge_runtime.routing import LoadedVersion, Table, VersionState, route
+from edge_runtime.routing import Asker, LoadedVersion, Traffic, route
 from edge_runtime.settings import Model
 from edge_runtime.swap import Swap
 from edge_runtime.waiting import IsCancelled, Resume, Waiter, Waiting
@@ -31,8 +35,8 @@ WAITING_MAX: Final = 256
 _DEFAULTS: Final = Model()
 
 
-class Catalog:
-    """The models, in memory or not.
+class Catalog(KnownModels):
+    """The models, in memory or not: who answers, and what changes that.
 
     Args:
         loader: Makes a bundle runnable, or gives back what serves now if nothing would change;
@@ -56,22 +60,17 @@ class Catalog:
         waiting_max: int = WAITING_MAX,
         clock_ns: Callable[[], int] = perf_counter_ns,
     ) -> None:
-        self._registry = Registry()
+        registry = Registry()
         self._thread = LoaderThread(loader, expected)
-        self._residents = Residents(self._registry, self._thread, held_bytes, clock_ns)
+        self._residents = Residents(registry, self._thread, held_bytes, clock_ns)
+        super().__init__(registry, lambda: self._residents.now_s)
         self._waiting = Waiting(waiting_max)
         self._reconciler = Reconciler(self._residents, self._waiting, spare)
-        self._models: dict[str, asyncio.Lock] = {}
+        # Weak: a lock lives while somebody holds it or waits for it, and no longer.
+        self._models: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._there: dict[str, Collection[int]] = {}
         #: Called with the name and the number of a version that is forgotten for good.
         self.gone: Callable[[str, str], None] = lambda _name, _version: None
-        #: Whether every model has been looked for; while not, an unknown one may yet come.
-        self.is_settled = True
-
-    @property
-    def table(self) -> Table:
-        """Who answers for what, now."""
-        return self._registry.table
 
     @property
     def budget_bytes(self) -> int:
@@ -84,14 +83,22 @@ class Catalog:
 
     # -- the request path ----------------------------------------------------------------------
 
-    def lease(self, name: str, version: str = "") -> LoadedVersion:
+    def lease(self, name: str, version: str = "", asker: Asker | None = None) -> LoadedVersion:
         """Pin the version that answers for a name; ``release`` must follow.
+
+        Args:
+            name: The model.
+            version: A number or an alias; empty: the one that answers by default, or another one
+                that gets a share of such requests.
+            asker: Whose key says which; ``None``: the default, whatever the shares.
 
         Raises:
             ModelNotFoundError: No such model or version is known.
             ModelNotReadyError: It is known, but not in memory; ``wake`` may bring it there.
         """
-        loaded = self.peek(name, version)
+        loaded = route(self._registry.table, name, version, asker)
+        if loaded is None:
+            raise self._missing(name, version)
         loaded.leases += 1
         return loaded
 
@@ -152,39 +159,9 @@ class Catalog:
         """Requests that wait for a version to be in memory."""
         return len(self._waiting)
 
-    # -- facts ---------------------------------------------------------------------------------
-
-    def last_known(self, name: str, version: str = "") -> LoadedVersion | None:
-        """Give what answers for a name, or what did before it left memory.
-
-        Its signature, digest and manifest can be read; if it left, its session is closed.
-
-        Args:
-            name: The model.
-            version: A number or an alias; empty: the one that answers by default.
-        """
-        entry = self._registry.resolve(name, version) or self._registry.last(name, version)
-        return entry.last if entry else None
-
-    def number(self, name: str, version: str = "") -> str | None:
-        """Say which version a caller means, in memory or not.
-
-        Args:
-            name: The model.
-            version: A number or an alias; empty: the one that answers by default.
-
-        Returns:
-            Its number; empty where the model is there and none of its versions can be told, since
-            its files cannot be read; ``None`` where there is no such version.
-        """
-        entry = self._registry.resolve(name, version)
-        if entry is not None:
-            return entry.text
-        entries = self._registry.of(name)
-        numbers = [each.text for each in entries if each.text]
-        if not numbers and entries:
-            return version if version.isdecimal() else ""
-        return None if version or not numbers else numbers[-1]
+    def drop_cancelled(self) -> None:
+        """Answer those that nobody waits for any more, whatever is being loaded meanwhile."""
+        self._waiting.drop_cancelled()
 
     def describe(
         self,
@@ -218,57 +195,18 @@ class Catalog:
             return
 
         def resume(error: EdgeRuntimeError | None) -> None:
-            then(error or self.peek(name, version))
+            if error is not None:
+                then(error)
+                return
+            try:
+                found = self.peek(name, version)
+            except EdgeRuntimeError as gone:  # it left again before this one's turn came
+                then(gone)
+                return
+            then(found)
 
         if not self.wake(name, version, resume, is_cancelled, user=user):
             raise self._missing(name, version)
-
-    def check_ready(self, name: str, version: str = "") -> None:
-        """Make sure that a version answers when asked, at once or after being loaded.
-
-        Raises:
-            ModelNotFoundError: No such model or version is known.
-            ModelNotReadyError: It is known, but cannot answer.
-        """
-        entry = self._registry.resolve(name, version)
-        is_ready = entry is not None and (
-            entry.loaded is not None or (entry.can_load and entry.state.state != "UNAVAILABLE")
-        )
-        if not is_ready:
-            raise self._missing(name, version)
-
-    def answers(self, name: str = "") -> bool:
-        """Tell whether a model (empty: any) answers when asked."""
-        entries = self._registry.of(name) if name else self._registry
-        return any(entry.answers for entry in entries)
-
-    def known(self) -> list[str]:
-        """List the models of which anything is known, whether they answer or not."""
-        return self._registry.names()
-
-    def names(self) -> list[str]:
-        """List the models that answer when asked."""
-        return list(dict.fromkeys(entry.name for entry in self._registry if entry.answers))
-
-    def versions(self, name: str) -> list[str]:
-        """List the versions of a model that answer when asked."""
-        return [entry.text for entry in self._registry.of(name) if entry.answers]
-
-    def index(self) -> list[tuple[str, str, VersionState]]:
-        """List every version known: name, version (empty: of the whole model), state."""
-        return self._registry.index()
-
-    def loaded(self) -> list[LoadedVersion]:
-        """List every version in memory, by name and number."""
-        return [entry.loaded for entry in self._registry if entry.loaded is not None]
-
-    def counted(self) -> list[LoadedVersion]:
-        """List every version that has counters, in memory or not, by name and number."""
-        return [entry.last for entry in self._registry if entry.last is not None]
-
-    def entries(self) -> list[Entry]:
-        """List every version known, to be read only: loads, evictions, sizes, what was last."""
-        return list(self._registry)
 
     # -- changes -------------------------------------------------------------------------------
 
@@ -297,7 +235,8 @@ class Catalog:
         """
         changing = self._reconciler.changing
         # One change of a model at a time, and then one change of memory at a time.
-        async with self._models.setdefault(name, asyncio.Lock()), changing:
+        model = self._models.setdefault(name, asyncio.Lock())
+        async with model, changing:
             self._registry.announce(name, settings.aliases)
             swap = Swap(self._residents, name, settings, changing, at_once=at_once)
             failure = await swap.bring(desired)
@@ -318,6 +257,35 @@ class Catalog:
         self._prune(name)
         if failure is not None:
             raise failure
+
+    def direct(self, name: str, traffic: Traffic | None) -> None:
+        """Share out a model's requests from the next one on; it is not disabled any more.
+
+        Versions with a share stay in memory from now on, and those that are not there are loaded.
+        Until then, and where one cannot be loaded, the default answers in its place.
+
+        Args:
+            name: The model.
+            traffic: The shares; ``None``: the highest version that answers gets all, as ever.
+        """
+        self._registry.direct(name, traffic)
+        for version in sorted(traffic.kept) if traffic is not None else ():
+            entry = self._registry.find((name, version))
+            if entry is not None and entry.loaded is None:
+                with contextlib.suppress(OverloadedError):
+                    self.wake(name, entry.text, _log_missing)
+        self.look()
+
+    async def disable(self, name: str, reason: str) -> None:
+        """Let nothing answer for a model, from the next request on, until ``direct``.
+
+        Args:
+            name: The model, known or not.
+            reason: Why, as a sentence; every caller is told.
+        """
+        self._registry.disable(name, reason)
+        _log.error("model %s is disabled: %s", name, reason)
+        await self.apply(name, {})
 
     async def unload(self, name: str) -> None:
         """Take a model out and wait until its last request was answered and its memory is free.
@@ -351,9 +319,13 @@ class Catalog:
 
     def _prune(self, name: str) -> None:
         there = self._there.get(name)
-        for entry in self._registry.prune(name, there) if there is not None else ():
+        if there is None:
+            return
+        for entry in self._registry.prune(name, there):
             _log.info("model %s version %s is not there any more", name, entry.text)
             self.gone(name, entry.text)
+        if not there and not self._registry.of(name):
+            self._there.pop(name, None)  # new names may come for ever
 
     def look(self) -> None:
         """Do next what memory, time and the waiting requests ask for, if anything."""
@@ -391,9 +363,7 @@ class Catalog:
         """Do slow work, such as reading folders, on the loader thread."""
         return await self._thread.run(work)
 
-    def _missing(self, name: str, version: str) -> EdgeRuntimeError:
-        if not self.is_settled and not self._registry.of(name):
-            return ModelNotReadyError(
-                "the daemon is starting, and does not know its models yet", retry_after_s=1
-            )
-        return self._registry.missing(name, version, self._residents.now_s)
+
+def _log_missing(error: EdgeRuntimeError | None) -> None:
+    if error is not None:
+        _log.error("a version that should get requests is not there: %s", error.message)

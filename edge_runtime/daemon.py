@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import uvloop
@@ -27,20 +27,24 @@ from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.api.turns import Turns
 from edge_runtime.binding import bind
 from edge_runtime.cache.predictions import PredictionCache
-from edge_runtime.callers import by_model
+from edge_runtime.callers import admins, by_model
 from edge_runtime.desired import Desired
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, StorageError
 from edge_runtime.hardware import cpu_facts, usable_cpus
 from edge_runtime.heap import share_heap
 from edge_runtime.inference import Inference
 from edge_runtime.listeners import BoundSocket, Listeners
-from edge_runtime.locations import state_directory
+from edge_runtime.locations import has_releases, state_directory
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.priority import take_short_turns
 from edge_runtime.scheduling import Scheduler
 from edge_runtime.session import RUNTIME_VERSION
 from edge_runtime.settings import Config, Log
 from edge_runtime.systemd import Notifier, watchdog_interval_s
+
+if TYPE_CHECKING:
+    from edge_runtime.release.composition import Composition
+    from edge_runtime.release.releases import Releases
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +73,12 @@ def run(read_config: ReadConfig) -> bool:
     take_short_turns()
     settings = read_config()
     logs.configure(settings.log)
-    if not settings.models and not settings.repositories:
-        raise ConfigError("there is nothing to serve: name a model file or a model repository")
+    named = settings.models or settings.repositories or settings.release.managed
+    if not named and not has_releases(state_directory(settings.state_dir, os.environ)):
+        raise ConfigError(
+            "there is nothing to serve: name a model file or a model repository; or set "
+            "release.managed, and wait for a release"
+        )
     # Bound here, before any thread exists: the umask belongs to the whole process.
     sockets = bind(settings)
     try:
@@ -126,18 +134,22 @@ class Daemon:
         self._doors: list[Door] = []
         self._handlers: Handlers | None = None
         self._callers = by_model(settings.models)
+        self._admins = admins(settings.release)
         self._inference: Inference | None = None
         cpu = cpu_facts()
+        self._state = state_directory(settings.state_dir, os.environ)
         self._cache = PredictionCache(
             asyncio.get_running_loop(),
             settings.cache,
-            state_directory(settings.state_dir, os.environ),
+            self._state,
             runtime_version=RUNTIME_VERSION,
             cpu=cpu,
         )
         self._desired = Desired(settings, cpu, self._cpus)
         self._catalog = self._desired.catalog
         self._catalog.gone = self._cache.forget
+        self._releases: Composition | None = None
+        self._opening = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
         self._started = asyncio.Event()
@@ -168,6 +180,8 @@ class Daemon:
             self._desired.reload,
             self._settings.limits,
         )
+        handlers.open_orders = self._orders
+        handlers.admins = self._admins
         handlers.default_model = self._settings.default_model
         handlers.cache = self._cache
         handlers.sources = Sources(self._catalog, self._statistics, scheduler, self._cache)
@@ -179,7 +193,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             await self._listeners.start()
-            if await self._unless_stopped(self._desired.start()):
+            if await self._unless_stopped(self._begin()):
                 gc.freeze()  # what is alive now lives for long: collections need not look at it
                 handlers.is_ready = True
                 self._notifier.ready()
@@ -198,6 +212,8 @@ class Daemon:
             self._catalog.terminate()
             runs_ended = await scheduler.close(TERMINATE_S)
             self._request_log.close()
+            if self._releases is not None:
+                await self._releases.end()
             models_ended = await self._catalog.close(TERMINATE_S)
             cache_ended = await self._cache.close(TERMINATE_S)
             self.is_clean = runs_ended and models_ended and cache_ended
@@ -205,6 +221,45 @@ class Daemon:
                 _log.info("stopped")
             else:
                 _log.error("stopped, while a run, a load of a model or a write does not end")
+
+    async def _begin(self) -> None:
+        """Load the models: those that releases brought, and those that the settings name."""
+        if self._settings.release.managed or has_releases(self._state):
+            try:
+                await self._open_releases()
+            except StorageError as error:
+                _log.error("releases stand still: %s", error.message)
+        await self._desired.start()
+        if self._releases is not None:
+            await self._releases.begin()
+
+    async def _orders(self) -> "Releases":
+        """Give what takes orders; the first one on a device makes it."""
+        await self._started.wait()
+        async with self._opening:
+            releases = self._releases
+            if releases is None:
+                releases = await self._open_releases()
+                await releases.begin()
+        return releases.orders
+
+    async def _open_releases(self) -> "Composition":
+        from edge_runtime.release.composition import Composition  # noqa: PLC0415 - megabytes
+
+        assert self._inference is not None  # noqa: S101 - made before anything is served
+        releases = Composition(
+            self._state,
+            lambda: self._settings,
+            self._catalog,
+            self._inference,
+            self._desired.reload,
+            self._desired.make_trial,
+        )
+        self._desired.admit = releases.admission.admit
+        await releases.open()
+        self._desired.holdings = releases.serving
+        self._releases = releases
+        return releases
 
     async def _unless_stopped(self, work: Coroutine[None, None, None]) -> bool:
         """Do something long; give it up when the daemon is told to stop. Whether it was done."""
@@ -250,7 +305,8 @@ class Daemon:
             self._notifier.ready()
 
     def _take(self, settings: Config) -> None:
-        callers = by_model(settings.models)  # first: what these refuse changes nothing
+        # First: what these refuse changes nothing.
+        callers, allowed = by_model(settings.models), admins(settings.release)
         self._desired.take(settings)
         before, self._settings = self._settings, settings
         self._configure_log(settings.log)
@@ -258,6 +314,7 @@ class Daemon:
             door.limits = settings.limits
         if self._handlers is not None:
             self._handlers.limits = settings.limits
+            self._handlers.admins = allowed
             self._handlers.default_model = settings.default_model
         if self._inference is not None:
             self._inference.callers = callers

@@ -2,8 +2,11 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
@@ -19,11 +22,31 @@ from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION, select_providers
 from edge_runtime.settings import Config, Model
 
+if TYPE_CHECKING:
+    from edge_runtime.release.trial import Trial
+
 _log = logging.getLogger(__name__)
 
 
+class Holdings(Protocol):
+    """What releases brought to this device: it decides before the settings do."""
+
+    def names(self) -> Collection[str]:
+        """List the models of which a version is, or was, released here."""
+        ...
+
+    def amend(self, name: str, found: Mapping[int, Bundle]) -> Mapping[int, Bundle]:
+        """Say what answers for a model.
+
+        Args:
+            name: One of ``names``.
+            found: What the settings and the folders ask for.
+        """
+        ...
+
+
 class Desired:
-    """The models that the settings ask for.
+    """The models that the settings ask for, and that releases brought.
 
     Args:
         settings: The configuration.
@@ -33,10 +56,14 @@ class Desired:
     Attributes:
         settings: The configuration; may be replaced.
         catalog: The models in memory.
+        holdings: What releases brought; ``None``: nothing.
+        admit: Raises where a bundle may not be loaded on this device; called on the loader thread.
     """
 
     def __init__(self, settings: Config, cpu: CpuFacts, cpus: int) -> None:
         self.settings = settings
+        self.holdings: Holdings | None = None
+        self.admit: Callable[[Bundle], None] = lambda _bundle: None
         self._cpu = cpu
         self._cpus = cpus
         self._own_bytes = 0
@@ -61,8 +88,59 @@ class Desired:
         self.catalog.budget_bytes = settings.engine.memory_budget_bytes
         self.catalog.is_settled = False  # until ``start`` has looked for every model
 
+    def make_trial(
+        self, candidate: Bundle, active: LoadedVersion | None, variant: str = ""
+    ) -> "Trial":
+        """Prepare to try a candidate out as the daemon would load it, in processes of its own.
+
+        Args:
+            candidate: What may come.
+            active: What answers now; ``None``: nothing does.
+            variant: The candidate's, as it was chosen; empty: to be chosen.
+        """
+        from edge_runtime.release.compatibility import described  # noqa: PLC0415 - rarely needed
+        from edge_runtime.release.policy import rules  # noqa: PLC0415
+        from edge_runtime.release.trial import Trial  # noqa: PLC0415
+        from edge_runtime.release.trial_limits import limits  # noqa: PLC0415
+        from edge_runtime.release.trial_messages import Device, Subject  # noqa: PLC0415
+
+        settings = self._settings_of(candidate.manifest.name)
+        beside = None
+        if active is not None:
+            served = next(each.served for each in self.catalog.entries() if each.loaded is active)
+            beside = Subject(
+                manifest=active.manifest,
+                directory=str(served.directory.resolve()) if served is not None else "",
+                variant=active.variant.name,
+                digest=active.digest,
+                settings=settings,
+            )
+        acceptance = candidate.manifest.acceptance
+        acceptance = msgspec.structs.replace(
+            acceptance, comparison=rules(acceptance.comparison, settings.release)
+        )
+        return Trial(
+            Subject(
+                manifest=msgspec.structs.replace(candidate.manifest, acceptance=acceptance),
+                directory=str(candidate.directory.resolve()),
+                variant=variant,
+                settings=settings,
+            ),
+            active=beside,
+            tensors=None if active is None else described(active.signature),
+            device=Device(
+                engine=self.settings.engine,
+                batching=self.settings.batching,
+                providers=tuple(self._providers),
+                cpu=self._cpu,
+                cpus=self._cpus,
+            ),
+            limits=limits(self.settings.release),
+        )
+
     def _load(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
         """Load a bundle; called on the catalog's loader thread."""
+        self.admit(bundle)
         return load_bundle(
             bundle,
             serving,
@@ -97,12 +175,28 @@ class Desired:
             _log.error("%s: %s", where, problem.error.message)
             if problem.name:
                 self.catalog.note_problem(problem.name, problem.version, problem.error)
+        found = self._amended(found, only)
         names = {only} if only else {*found.bundles, *self.catalog.known()}
         for name in names if not without else ():  # what is passed over may be there all the same
             there = found.there(name)
             if there is not None:
                 self.catalog.note_there(name, there)
         return found
+
+    def _amended(self, found: Discovery, only: str) -> Discovery:
+        """Let releases decide about the models that they know."""
+        holdings = self.holdings
+        names = [name for name in holdings.names() if only in {"", name}] if holdings else []
+        if not holdings or not names:
+            return found
+        bundles, folders = dict(found.bundles), dict(found.folders)
+        for name in names:
+            amended = holdings.amend(name, bundles.pop(name, {}))
+            if amended:
+                bundles[name] = amended
+            folders[name] = {*folders.get(name, ()), *amended}
+        problems = tuple(each for each in found.problems if each.name not in bundles)
+        return Discovery(bundles, problems, folders)
 
     async def _spare(self, name: str, without: Collection[int]) -> Mapping[int, Bundle]:
         """Find older versions for a model whose wanted ones cannot be loaded."""
@@ -116,7 +210,7 @@ class Desired:
 
         Raises:
             ConfigError: The memory budget does not even hold the daemon.
-            ModelLoadError: None of the models could be loaded.
+            ModelLoadError: None of the models could be loaded, and no release could mend that.
         """
         _log.info(
             "onnxruntime %s on %s, %d CPUs", RUNTIME_VERSION, self._cpu.description, self._cpus
@@ -134,8 +228,11 @@ class Desired:
                 failures.append(error)
         self.catalog.is_settled = True
         if failures and not self.catalog.answers():
-            raise ModelLoadError(f"no model could be loaded: {failures[0].message}")
-        if not self.catalog.answers():
+            why = f"no model could be loaded: {failures[0].message}"
+            if self.holdings is None:
+                raise ModelLoadError(why)
+            _log.error("%s; a release can mend that", why)  # if the daemon is there to take it
+        elif not self.catalog.answers():
             _log.warning("the repositories hold no model yet")
 
     def take(self, settings: Config) -> None:

@@ -20,6 +20,8 @@
     ├── ArtifactError              the operator: replace the files
     │   ├── ManifestError            the manifest cannot be read, or contradicts the files
     │   ├── DigestMismatchError      a file is not the one the manifest names
+    │   ├── StorageError             the disk is full, read-only or failing; nothing changed
+    │   ├── SignatureError           not signed by enough keys that this device trusts
     │   └── ModelLoadError           the model file cannot be loaded
     ├── ConfigError                the operator: fix the configuration
     ├── SocketError                the device: an address is in use or may not be bound
@@ -138,6 +140,14 @@ class ManifestError(ArtifactError):
 
 class DigestMismatchError(ArtifactError):
     """A file is not the one that the manifest names."""
+
+
+class StorageError(ArtifactError):
+    """The disk is full, read-only or failing; nothing changed."""
+
+
+class SignatureError(ArtifactError):
+    """A bundle or a keyring is not signed by enough of the keys that are trusted."""
 
 
 class ModelLoadError(ArtifactError):

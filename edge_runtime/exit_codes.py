@@ -21,7 +21,8 @@ class ExitCode(IntEnum):
 MEANING = {
     ExitCode.DONE: "Done.",
     ExitCode.FAILED: "Failed: a model could not be loaded, a socket could not be bound, the daemon "
-    "could not be reached, or it (or the model, the network, the device) said no.",
+    "could not be reached, or it (or the model, the network, the device) said no; or a bundle or "
+    "keyring is not good.",
     ExitCode.ANSWER_2: "An answer of the program itself. `edge-quantize`: no candidate keeps the "
     "accuracy floor, or a bundle misses it where `verify` runs. `edge-runtime` does not use it.",
     ExitCode.ANSWER_3: "An answer of the program itself. `edge-quantize`: good enough, but not "

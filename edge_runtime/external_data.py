@@ -47,6 +47,10 @@ CHILDREN: Final[dict[str, dict[int, str]]] = {
 _KEY: Final = 1
 _VALUE: Final = 2
 _OP_TYPE: Final = 4  # of NodeProto
+_OPSET_IMPORT: Final = 8  # of ModelProto
+_DOMAIN: Final = 1  # of OperatorSetIdProto
+_VERSION: Final = 2
+_DEFAULT_DOMAINS: Final = {b"", b"ai.onnx"}
 # ONNX Runtime's mark for weights at a memory address: a file that says so lies.
 _MEMORY_MARK: Final = "_ORT_MEM_ADDR_"
 
@@ -102,6 +106,24 @@ def operators(model_path: Path) -> frozenset[str]:
         raise ModelLoadError(f"cannot read {model_path.name}: {error}") from error
 
 
+def opset(model_path: Path) -> int:
+    """Tell the version of ONNX's own operators that a model is written in.
+
+    Args:
+        model_path: The ONNX file; ``external_files`` has accepted it.
+
+    Returns:
+        The version; 0 if the model does not state it.
+
+    Raises:
+        ModelLoadError: The file cannot be read or is not an ONNX model.
+    """
+    try:
+        return _with_mapped(model_path).opset
+    except (_NotProtobufError, OSError, ValueError) as error:
+        raise ModelLoadError(f"cannot read {model_path.name}: {error}") from error
+
+
 def _with_mapped(path: Path) -> "_Walk":
     """Map a file and walk it."""
     with path.open("rb") as file:
@@ -144,6 +166,7 @@ class _Walk:
     Attributes:
         locations: Every ``location`` value of external data.
         operators: The type of every node.
+        opset: Version of ONNX's own operators; 0: not stated, or not understood.
     """
 
     def __init__(self, buffer: mmap.mmap) -> None:
@@ -151,6 +174,7 @@ class _Walk:
         self._fields_left = MAX_FIELDS
         self.locations: set[bytes] = set()
         self.operators: set[str] = set()
+        self.opset = 0
         self._collect()
 
     def _collect(self) -> None:
@@ -170,6 +194,9 @@ class _Walk:
             for number, first, last in self._parts(start, end):
                 if number == _OP_TYPE and message == "NodeProto":
                     self.operators.add(self._buffer[first:last].decode("utf-8", "replace"))
+                elif number == _OPSET_IMPORT and message == "ModelProto":
+                    with contextlib.suppress(_NotProtobufError):
+                        self.opset = max(self.opset, self._default_opset(first, last))
                 child = children.get(number)
                 if child is None:
                     continue
@@ -177,6 +204,24 @@ class _Walk:
                 stack.append((child, first, last, depth + 1))
         if not has_graph:
             raise _NotProtobufError("it holds no graph")
+
+    def _default_opset(self, start: int, end: int) -> int:
+        """Return the version in an operator set's entry; 0 if it is of another domain."""
+        domain, version, position = b"", 0, start
+        while position < end:
+            tag, position = self._varint(position, end)
+            number, wire = tag >> 3, tag & 7
+            if wire in _FIXED_BYTES:
+                position += _FIXED_BYTES[wire]
+                continue
+            value, position = self._varint(position, end)
+            if wire == _LENGTH_DELIMITED:
+                if number == _DOMAIN:
+                    domain = self._buffer[position : position + value]
+                position += value
+            elif number == _VERSION:
+                version = value
+        return version if domain in _DEFAULT_DOMAINS else 0
 
     def _entry(self, start: int, end: int) -> list[bytes]:
         """Return the values of one entry if its key is ``location``."""

@@ -16,7 +16,7 @@ from edge_runtime.batching import Lane, Run
 from edge_runtime.fairness import User, greediest
 from edge_runtime.run_cost import ANY_SIZE
 
-_LOWEST_PRIORITY: Final = 2**31  # where 0, the default, sorts: behind every stated priority
+_LOWEST_PRIORITY: Final = 2**64  # where 0, the default, sorts: behind all of 64 bits
 _NEVER: Final = 2**63
 _UNKNOWN_NS: Final = 1e6  # of a run of whose model nobody knows the times yet
 

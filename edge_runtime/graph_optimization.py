@@ -6,7 +6,6 @@ what runs only while nobody else wants to, gives all its memory back, and takes 
 a model crashes ONNX Runtime. Where others want to run all the time, it is given up.
 """
 
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from edge_runtime import idle_process
 from edge_runtime.agreement import agreed
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import ArtifactError, EdgeRuntimeError, ModelLoadError
@@ -31,22 +31,6 @@ PATIENCE_S: Final = 10.0
 """Time to make a graph, in seconds, and for each of its bytes:"""
 PATIENCE_S_PER_BYTE: Final = 1 / (4 * 2**20)
 
-_PR_SET_PDEATHSIG: Final = 1
-_NICEST: Final = 19
-# At first what must hold during the imports, too, which cost as much as a model: an end with
-# whoever waits for the result, and the lowest priority. (A nice process runs on for milliseconds
-# when a thread that serves wakes up; an idle one makes way at once. Containers may forbid it.)
-_START: Final = f"""\
-import ctypes, os
-ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)})
-try:
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-except OSError:
-    os.nice({_NICEST})
-if os.getppid() == PARENT:
-    from {__name__} import main
-    main()
-"""
 _ORIGINAL_RAN: Final = b"original ran\n"
 _ROWS: Final = 2
 
@@ -84,11 +68,10 @@ def optimize(bundle: Bundle, variant: Variant, settings: SessionSettings, folder
         TimeoutError: The CPUs had no time for it.
     """
     task = Task(bundle.manifest, str(bundle.directory), variant.name, settings, str(folder))
-    start = _START.replace("PARENT", str(os.getpid()))
     size_bytes = sum(file.size_bytes for file in variant.reads())
     try:
-        done = subprocess.run(  # noqa: S603 - our own module; -P: not one that lies in `.`
-            [sys.executable, "-P", "-c", start],
+        done = subprocess.run(  # noqa: S603 - our own module
+            idle_process.command(__name__),
             input=msgspec.json.encode(task),
             capture_output=True,
             check=False,

@@ -6,7 +6,7 @@ that takes a ``Run`` and calls its ``done``.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -27,19 +27,16 @@ from edge_runtime.errors import (
     OverloadedError,
 )
 from edge_runtime.fairness import User
+from edge_runtime.fallback import Fallback
 from edge_runtime.prediction import Reply, feeds_of, outputs_of, reason_of, wanted_of
-from edge_runtime.protocol.messages import (
-    InferRequest,
-    InferResponse,
-    Parameters,
-    RequestedOutput,
-    Spent,
-)
+from edge_runtime.prediction_run import PredictionRun
+from edge_runtime.protocol.messages import InferRequest, InferResponse, Parameters, Spent
 from edge_runtime.routing import NOT_ASKED, LoadedVersion, route
 from edge_runtime.settings import Model
 
 if TYPE_CHECKING:
     from edge_runtime.callers import Callers
+    from edge_runtime.tap import Tap
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +63,8 @@ class Inference:
         requests_per_user: As above; may be replaced.
         backlog: As above. Where it ``is_full``, ask ``refusal`` before a request is decoded.
         callers: Who may ask, by model; a model without an entry may be asked by all.
+        fallback: Has the proven version answer where one on trial fails.
+        taps: What takes copies of inputs, by model; empty as a rule.
         tells_spent: Whether requests that succeed are told what they took, as failed ones are.
     """
 
@@ -83,6 +82,8 @@ class Inference:
         self._execute = execute
         self._cache = cache
         self._absence = Absence(catalog, cache, self._run, self._begin, self._end)
+        self.fallback = Fallback(catalog, self._run, self._end)
+        self.taps: dict[str, Tap] = {}
         self._unanswered: dict[int | None, int] = {}
         self.requests_per_user = requests_per_user
         self.callers: Mapping[str, Callers] = {}
@@ -100,6 +101,7 @@ class Inference:
             The error, which is counted; ``None`` if the request should go on to ``submit``.
         """
         received = perf_counter_ns()
+        # Of a model that is split, the default: the key may be in what is not decoded yet.
         loaded = route(self._catalog.table, name, version)
         if loaded is None or loaded.cache is not None or not self.admits(name, caller):
             return None
@@ -119,7 +121,7 @@ class Inference:
         try:
             if self.callers:
                 self.check_caller(request.model_name, request.caller)
-            version = self._catalog.lease(request.model_name, request.model_version)
+            version = self._catalog.lease(request.model_name, request.model_version, request)
         except ModelNotReadyError as error:
             self._absence.answer(request, reply, error, received)
             return
@@ -143,7 +145,7 @@ class Inference:
             request: What is asked.
             reply: Called once.
             received: When the request was here, in monotonic nanoseconds.
-            waited_ns: How long it waited for the version to be in memory.
+            waited_ns: How long it waited: for the version to be in memory, or for another one.
         """
         signature = version.signature
         client = request.caller.uid
@@ -154,6 +156,10 @@ class Inference:
             if unanswered > self.requests_per_user:
                 self._refuse_more()
         except EdgeRuntimeError as error:
+            if version.on_trial and self.fallback.takes_refused(
+                version, request, reply, error, received
+            ):
+                return
             request.spent = Spent(version.version, received)
             version.lane.statistics.failed(reason_of(error), perf_counter_ns() - received)
             self._catalog.release(version)
@@ -163,9 +169,13 @@ class Inference:
             self._catalog.release(version)
             raise
         self._unanswered[client] = unanswered
+        if self.taps:
+            tap = self.taps.get(version.name)
+            if tap is not None and tap.wants(version):
+                tap.take(version, feeds)
         lane = version.lane
         rows = signature.rows(feeds)
-        run = _Prediction(
+        run = PredictionRun(
             lane=lane,
             names=names,
             feeds=feeds,
@@ -216,7 +226,7 @@ class Inference:
             )
         return version.cache
 
-    def _fetch(self, run: "_Prediction") -> None:
+    def _fetch(self, run: PredictionRun) -> None:
         """Answer from the cache, or have it run."""
         cache = self._cache_of(run.version)
         if cache is None:
@@ -289,7 +299,7 @@ class Inference:
 
     def _done(self, run: Run) -> None:
         """Answer for a run that the cache may want to know of, or may have an answer for."""
-        assert isinstance(run, _Prediction)  # noqa: S101 - what comes back is what was handed over
+        assert isinstance(run, PredictionRun)  # noqa: S101 - what comes back was handed over
         ticket, error = run.ticket, run.error
         if error is None:
             try:
@@ -300,10 +310,12 @@ class Inference:
             return
         if ticket is not None:
             ticket.failed()
-            if ticket.kept is not None and not run.asked.cancelled:
-                run.outputs, run.error = ticket.kept.outputs, None
-                self._answer(run)
-                return
+        if run.version.on_trial and self.fallback.takes(run):
+            return
+        if ticket is not None and ticket.kept is not None and not run.asked.cancelled:
+            run.outputs, run.error = ticket.kept.outputs, None
+            self._answer(run)
+            return
         cache = run.version.cache
         if not isinstance(cache, VersionCache) or not isinstance(error, _CANNOT_RUN):
             self._answer(run)
@@ -320,8 +332,10 @@ class Inference:
 
     def _answer(self, run: Run, parameters: Parameters = _NO_PARAMETERS) -> None:
         """Answer for a run that has ended, and end what the request holds: its place, its lease."""
-        assert isinstance(run, _Prediction)  # noqa: S101 - what comes back is what was handed over
+        assert isinstance(run, PredictionRun)  # noqa: S101 - what comes back was handed over
         version = run.version
+        if version.on_trial and self.fallback.takes(run):
+            return
         received = run.received - run.waited_ns
         queue_ns = run.started - run.queued + run.waited_ns
         if run.error is not None or self.tells_spent:
@@ -352,24 +366,3 @@ class Inference:
         finally:
             self._unanswered[run.client] -= 1
             self._catalog.release(version)
-
-
-class _Prediction(Run, kw_only=True, eq=False):
-    """A run that knows what was asked and whom to answer.
-
-    Attributes:
-        asked: The request.
-        version: Leased for it.
-        waited_ns: How long it waited for the version to be in memory; ``received`` is when that
-            was over, so that it counts as time in the queue and not as work on the inputs.
-        wanted: Outputs and their forms.
-        reply: Answers.
-        ticket: Tells the cache how it went.
-    """
-
-    asked: InferRequest
-    version: LoadedVersion
-    wanted: Sequence[RequestedOutput]
-    reply: Reply
-    ticket: Ticket | None = None
-    waited_ns: int = 0

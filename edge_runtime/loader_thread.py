@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelLoadError
 from edge_runtime.priority import make_way
-from edge_runtime.registry import Look
+from edge_runtime.registry_entry import Look
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import release_memory
 

@@ -16,6 +16,8 @@ RUNTIME_SOCKET_NAME: Final = "runtime.sock"
 ADMIN_SOCKET_NAME: Final = "admin.sock"
 SYSTEM_SOCKET_DIRECTORY: Final = Path("/run/edge-runtime")  # of packaging/systemd
 PRIVATE_MODE: Final = 0o700
+JOURNAL_NAME: Final = "runtime.db"
+"""The journal of releases, in the state directory."""
 
 
 def default_socket_directory(
@@ -85,6 +87,15 @@ def state_directory(given: str, environment: Mapping[str, str]) -> Path:
     """
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - pathlib's fails where there is none
     return Path(given) if given else default_state_directory(environment, home)
+
+
+def has_releases(state: Path) -> bool:
+    """Tell whether anything was ever released on this device.
+
+    Args:
+        state: The state directory.
+    """
+    return (state / JOURNAL_NAME).exists()
 
 
 def client_path(environment: Mapping[str, str], name: str) -> Path:

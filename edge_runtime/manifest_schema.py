@@ -196,6 +196,36 @@ class Metric(Part, frozen=True):
     floor: Annotated[float, Meta(description="Least score that is accepted.")]
 
 
+class Comparison(Part, frozen=True):
+    """How a new version must compare with the active one on real inputs of a device."""
+
+    agreement_floor: Annotated[
+        float,
+        Meta(ge=0, le=1, description="Least share of inputs on which the outputs agree."),
+    ] = 0.98
+    cosine_floor: Annotated[
+        float,
+        Meta(
+            ge=-1,
+            le=1,
+            description="Rows of other floats agree if their cosine reaches this; numbers of one "
+            "column, if `1 - (a - b)^2 / (2 + a^2 + b^2)` does.",
+        ),
+    ] = 0.98
+    compare_top: Annotated[
+        bool | None,
+        Meta(
+            description="Whether float outputs are scores of classes along the last axis, which "
+            "agree if the highest one is at the same place; null: they are where the output has "
+            "labels, or two axes and several columns."
+        ),
+    ] = None
+    latency_ratio_max: Annotated[
+        float,
+        Meta(gt=0, description="Most time of a run, over the active version's on the same input."),
+    ] = 1.5
+
+
 class Acceptance(Part, frozen=True):
     """What a device checks before it serves this version."""
 
@@ -216,6 +246,9 @@ class Acceptance(Part, frozen=True):
         Count,
         Meta(description="Most memory that loading and running adds, in bytes; 0: not checked."),
     ] = 0
+    comparison: Annotated[Comparison, Meta(description="Checks beside the active version.")] = (
+        Comparison()
+    )
 
 
 class Accuracy(Part, frozen=True):

@@ -90,6 +90,7 @@ class VersionStatistics:
         joined: Requests that shared a run with others.
         fail: Requests that failed.
         failures: Failed requests by reason.
+        fallbacks: Failed requests that another version answered, so that no caller saw it.
         by_rows: Durations by rows of a run; bounded, larger runs share the last entry.
         last_success_ns: Monotonic time of the last success, in nanoseconds; 0: never.
     """
@@ -99,6 +100,7 @@ class VersionStatistics:
         "compute",
         "fail",
         "failures",
+        "fallbacks",
         "input_ns",
         "joined",
         "last_success_ns",
@@ -114,6 +116,7 @@ class VersionStatistics:
         self.compute = Durations()
         self.fail = Tally()
         self.failures: dict[str, int] = {}
+        self.fallbacks = 0
         self.input_ns = 0
         self.output_ns = 0
         self.rows = 0

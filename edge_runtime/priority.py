@@ -1,11 +1,14 @@
 """Which of the daemon's threads make way for which: requests first, loads last."""
 
+import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
+
+_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -32,8 +35,13 @@ def make_way(usual: ThreadPoolExecutor) -> None:
     Args:
         usual: A thread that does not, for ``at_usual_priority``.
     """
-    if sys.platform == "linux":  # elsewhere this would be the whole process
+    if sys.platform != "linux":  # elsewhere this would be the whole process
+        return
+    try:
         os.setpriority(os.PRIO_PROCESS, 0, max(_NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError as error:  # a sandbox without it (systemd: ``SystemCallFilter=~@resources``)
+        _log.warning("loads cannot make way for requests: %s", error)
+    else:
         _local.usual = usual
 
 

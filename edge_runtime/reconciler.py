@@ -14,7 +14,7 @@ from typing import Final
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError, NoRoomError, UnavailableError
 from edge_runtime.fairness import User
-from edge_runtime.registry import Entry
+from edge_runtime.registry_entry import Entry
 from edge_runtime.residency import Action, Key, next_action
 from edge_runtime.residents import Asked, Residents, refusal
 from edge_runtime.routing import LoadedVersion

@@ -3,182 +3,27 @@
 The catalog changes the entries; the routing table follows from them. No I/O, no clock.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
 from typing import Final
 
-from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotFoundError, ModelNotReadyError
-from edge_runtime.fairness import User
-from edge_runtime.metrics import LoadDurations
-from edge_runtime.protocol.schemas import LOADS_WHEN_ASKED
-from edge_runtime.routing import EMPTY, LoadedVersion, Routes, Table, VersionState
-from edge_runtime.settings import Model
-
-#: What a bundle's files look like from outside: equal ones need no second look inside.
-Look = tuple[Bundle, tuple[tuple[int, int, int] | None, ...]]
-UNKNOWN_VERSION: Final = 0  # of a problem that concerns a whole model
-_NOT_OF_LOADS: Final = frozenset(
-    {"path", "version_policy", "load", "idle_unload_s", "aliases", "callers"}
+from edge_runtime.registry_entry import UNKNOWN_VERSION, Entry
+from edge_runtime.routing import (
+    EMPTY,
+    LoadedVersion,
+    Routes,
+    Split,
+    State,
+    Table,
+    Traffic,
+    VersionState,
 )
+
 LATEST: Final = "latest"
 STABLE: Final = "stable"
-_RETRY_S: Final = 10.0  # after a failed load that a request asked for; doubled by each further one
-_RETRY_MAX_S: Final = 640.0
 _LOADING_RETRY_S: Final = 1.0  # nobody knows how long a load takes
-_NS: Final = 1e9
-_folders: Final = re.compile(r"(?<![^\s'\"(=])/(?:[^/\s'\"]+/)+")
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One version that is known.
-
-    Attributes:
-        name: The model.
-        version: Its number; ``UNKNOWN_VERSION``: a problem of the whole model.
-        state: What the index says.
-        bundle: What is loaded when it is asked for.
-        settings: Of its model.
-        loaded: What answers, while it is in memory.
-        served: What ``loaded`` was made from.
-        last: What answered last, before it left memory.
-        can_load: Whether a request may bring it into memory.
-        is_changing: Whether a change that was not asked for by a request is loading it: requests
-            wait for that, and load nothing.
-        need_bytes: Memory that it needs: measured, else expected; ``None``: not known yet.
-        files: What the files looked like whose need that is.
-        loaded_as: The settings of loads at that time.
-        failures: Loads that failed since the last good one.
-        retry_at_s: Before this a request makes no new try.
-        arrived_ns: When it was loaded last, in monotonic nanoseconds.
-        loaded_for: The users whose requests had it loaded last; none: the operator did.
-        loads: Times it was loaded.
-        load_failures: Times that failed or could not be tried, since the start.
-        load_durations: How long the others took.
-        unloads: Times it left because it was idle.
-        evictions: Times it left for another.
-    """
-
-    name: str
-    version: int
-    state: VersionState = field(default_factory=lambda: VersionState("UNAVAILABLE"))
-    bundle: Bundle | None = None
-    settings: Model = field(default_factory=Model)
-    loaded: LoadedVersion | None = None
-    served: Bundle | None = None
-    last: LoadedVersion | None = None
-    can_load: bool = False
-    is_changing: bool = False
-    need_bytes: int | None = None
-    files: Look | None = None
-    loaded_as: tuple[object, ...] = ()
-    failures: int = 0
-    retry_at_s: float = 0.0
-    arrived_ns: int = 0
-    loaded_for: Collection[User] = ()
-    loads: int = 0
-    load_failures: int = 0
-    load_durations: LoadDurations = field(default_factory=LoadDurations)
-    unloads: int = 0
-    evictions: int = 0
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Name and number."""
-        return self.name, self.version
-
-    @property
-    def text(self) -> str:
-        """Its number as callers write it; empty for a problem of the whole model."""
-        return str(self.version or "")
-
-    @property
-    def answers(self) -> bool:
-        """Whether it answers when asked, at once or after a load that should succeed."""
-        return self.loaded is not None or (self.can_load and not self.failures)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is out of memory, its last request was answered, and nothing loads it."""
-        is_wanted = self.loaded is not None or self.can_load or self.is_changing
-        return not is_wanted and self.state.state != "UNLOADING"
-
-    def know(self, files: Look, need_bytes: int) -> None:
-        """Keep what a version of these files needs, in bytes."""
-        self.files, self.loaded_as, self.need_bytes = files, self.loads_as, need_bytes
-
-    @property
-    def loads_as(self) -> tuple[object, ...]:
-        """The settings that a version is loaded by; a change of the others moves no memory."""
-        settings = self.settings
-        return tuple(
-            getattr(settings, name)
-            for name in settings.__struct_fields__
-            if name not in _NOT_OF_LOADS and not name.startswith("cache_")
-        )
-
-    def may_load(self, now_s: float) -> bool:
-        """Tell whether a request may wait for it: to be loaded for that, or by a change."""
-        if self.is_changing:
-            return True
-        return self.can_load and not (self.failures and now_s < self.retry_at_s)
-
-    def sleep(self, why: str = "") -> None:
-        """Leave it to the next request to load it."""
-        self.can_load = True
-        self.failures = 0
-        self.state = VersionState(
-            "READY", f"{LOADS_WHEN_ASKED} ({why})" if why else LOADS_WHEN_ASKED
-        )
-
-    def arrive(self, loaded: LoadedVersion, bundle: Bundle, now_ns: int) -> None:
-        """Take in what was loaded: it answers from now on."""
-        before = self.loaded or self.last
-        if before is not None and before is not loaded and before.digest == loaded.digest:
-            loaded.lane.statistics = before.statistics  # counters never go backwards
-        loaded.last_used_ns = self.arrived_ns = now_ns
-        self.loaded, self.served, self.last = loaded, bundle, loaded
-        self.bundle = bundle
-        self.can_load = True
-        self.failures = 0
-        self.loads += 1
-        self.load_durations.add(round(loaded.load_s * _NS))
-        self.state = VersionState("READY")
-
-    def leave(self) -> LoadedVersion:
-        """Take it out of memory's books; the caller lets go of what it returns."""
-        loaded, self.loaded = self.loaded, None
-        assert loaded is not None  # noqa: S101 - callers look first
-        return loaded
-
-    def fail(self, error: EdgeRuntimeError, now_s: float) -> None:
-        """Note a load that failed."""
-        self.load_failures += 1
-        if self.loaded is not None:
-            self.state = still_serving(error)
-            return
-        self.failures += 1
-        self.retry_at_s = now_s + min(_RETRY_S * 2 ** (self.failures - 1), _RETRY_MAX_S)
-        self.state = VersionState("UNAVAILABLE", public(error))
-
-    def refuse(self, error: EdgeRuntimeError) -> None:
-        """Note that there is no room for it, or that its files cannot be tried."""
-        self.load_failures += 1
-        if self.loaded is not None:
-            self.state = still_serving(error)
-        else:
-            self.state = VersionState("UNAVAILABLE", public(error))
-
-    def forget(self, why: str) -> None:
-        """Nothing may bring it back by itself."""
-        self.can_load = False
-        self.bundle = None
-        self.failures = 0
-        self.state = VersionState("UNAVAILABLE", why)
 
 
 class Registry:
@@ -191,6 +36,8 @@ class Registry:
     def __init__(self) -> None:
         self._models: dict[str, dict[int, Entry]] = {}
         self._aliases: dict[str, Mapping[str, int]] = {}
+        self._traffic: dict[str, Traffic] = {}
+        self._disabled: dict[str, str] = {}
         self.table: Table = EMPTY
 
     def __iter__(self) -> Iterator[Entry]:
@@ -216,21 +63,29 @@ class Registry:
 
     def last(self, name: str, version: str) -> Entry | None:
         """Find the newest version that was once in memory, where none is named."""
-        if version not in {"", LATEST, STABLE}:
+        if version not in {"", LATEST, STABLE} or name in self._disabled:
             return None
-        return _highest(self.of(name), lambda entry: entry.last is not None)
+        return self._first(name, lambda entry: entry.last is not None)
 
     def index(self) -> list[tuple[str, str, VersionState]]:
         """List every version: name, version (empty: of the whole model), state."""
         rows = []
         for entry in self:
             state = entry.state
+            if entry.name in self._disabled and entry.loaded is None:
+                word: State = "UNLOADING" if state.state == "UNLOADING" else "UNAVAILABLE"
+                state = VersionState(word, f"disabled: {self._disabled[entry.name]}")
             problems = self.alias_problems(entry.name)
             if problems and entry is self.resolve(entry.name, ""):
                 reason = "; ".join([*filter(None, [state.reason]), *problems])
                 state = VersionState(state.state, reason)
             rows.append((entry.name, entry.text, state))
-        return rows
+        rows += [
+            (name, "", VersionState("UNAVAILABLE", f"disabled: {why}"))
+            for name, why in self._disabled.items()
+            if name not in self._models
+        ]
+        return sorted(rows, key=lambda row: row[0])
 
     def drop_problem(self, name: str) -> None:
         """Forget a problem of the whole model: one of its versions is all right."""
@@ -253,8 +108,8 @@ class Registry:
         gone = [each for each in self.of(name) if each.version not in there and each.is_over]
         for entry in gone:
             del self._models[name][entry.version]
-        if name in self._models and not self._models[name]:
-            del self._models[name]
+        if not self._models.get(name):
+            self._models.pop(name, None)
             self._aliases.pop(name, None)
         return [each for each in gone if each.version != UNKNOWN_VERSION]
 
@@ -267,6 +122,43 @@ class Registry:
         """Set the names of a model's versions."""
         self._aliases[name] = aliases
         self.refresh(name)
+
+    # -- what releases say ---------------------------------------------------------------------
+
+    def direct(self, name: str, traffic: Traffic | None) -> None:
+        """Share out a model's requests from the next one on; it is not disabled any more.
+
+        Args:
+            name: The model.
+            traffic: The shares; ``None``: the highest version that answers gets all, as ever.
+        """
+        self._disabled.pop(name, None)
+        if traffic is None:
+            self._traffic.pop(name, None)
+        else:
+            self._traffic[name] = traffic
+        self.refresh(name)
+
+    def disable(self, name: str, reason: str) -> None:
+        """Let nothing answer for a model until its traffic is directed again."""
+        self._traffic.pop(name, None)
+        self._disabled[name] = reason
+        self.refresh(name)
+
+    def traffic(self, name: str) -> Traffic | None:
+        """Say how a model's requests are shared out; ``None``: nobody has directed them."""
+        return self._traffic.get(name)
+
+    def is_disabled(self, name: str) -> bool:
+        """Tell whether a model must not answer, whatever is there of it."""
+        return name in self._disabled
+
+    def is_kept(self, key: tuple[str, int]) -> bool:
+        """Tell whether a version stays in memory because requests are sent to it."""
+        traffic = self._traffic.get(key[0])
+        return traffic is not None and key[1] in traffic.kept
+
+    # -- who answers ---------------------------------------------------------------------------
 
     def alias_problems(self, name: str) -> list[str]:
         """Say which names of a model's versions lead nowhere, one sentence each."""
@@ -284,31 +176,40 @@ class Registry:
             name: The model.
             version: A number or an alias; empty: the version that answers by default.
         """
-        entries = self._models.get(name, {})
+        if name in self._disabled:
+            return None
         if version.isdecimal():
             return next((each for each in self.of(name) if each.text == version), None)
-        number = self._aliases.get(name, {}).get(version)
-        if number is not None:
-            return entries.get(number)
-        if version and version not in {LATEST, STABLE}:
+        is_default = version in {"", LATEST, STABLE}
+        if not (is_default and name in self._traffic):
+            number = self._aliases.get(name, {}).get(version)
+            if number is not None:
+                return self._models.get(name, {}).get(number)
+        if not is_default:
             return None
         return (
-            _highest(entries.values(), lambda entry: entry.answers)
-            or _highest(entries.values(), lambda entry: entry.can_load)
-            or _highest(entries.values(), lambda entry: entry.is_changing)
+            self._first(name, lambda entry: entry.answers)
+            or self._first(name, lambda entry: entry.can_load)
+            or self._first(name, lambda entry: entry.is_changing)
         )
 
     def refresh(self, name: str) -> None:
         """Make the table say what the entries of a model say."""
         table = dict(self.table)
         versions = {entry.text: entry.loaded for entry in self.of(name) if entry.loaded is not None}
-        if versions:
+        traffic = self._traffic.get(name)
+        for loaded in versions.values():
+            loaded.on_trial = traffic is not None and loaded.version != str(traffic.proven)
+        if versions and name not in self._disabled:
             names = {LATEST, STABLE, *self._aliases.get(name, {})}
             led = {alias: self._loaded(name, alias) for alias in sorted(names)}
             table[name] = Routes(
                 self._loaded(name, ""),
                 MappingProxyType(versions),
                 MappingProxyType({alias: loaded for alias, loaded in led.items() if loaded}),
+                Split.of(name, traffic, versions) if traffic and traffic.weights else None,
+                versions.get(str(traffic.proven)) if traffic else None,
+                traffic,
             )
         else:
             table.pop(name, None)
@@ -317,6 +218,8 @@ class Registry:
     def missing(self, name: str, version: str, now_s: float) -> EdgeRuntimeError:
         """Say why a version does not answer, and what there is."""
         entries = self._models.get(name, {})
+        if name in self._disabled:
+            return ModelNotReadyError(f"model {name!r} is disabled: {self._disabled[name]}")
         if not entries:
             return ModelNotFoundError(
                 f"there is no model {name!r}; POST /v2/repository/index lists what there is"
@@ -341,7 +244,7 @@ class Registry:
             if not version.isdecimal():
                 which += f" ({entry.version})"
         else:
-            entry = self.resolve(name, "") or entries[max(entries)]
+            entry = self.resolve(name, "") or self._unanswered(name)
         state = entry.state
         reason = f" ({state.reason})" if state.reason else ""
         if state.state == "LOADING":
@@ -357,19 +260,31 @@ class Registry:
         entry = self.resolve(name, version)
         return entry.loaded if entry else None
 
+    def _first(self, name: str, wanted: Callable[[Entry], bool]) -> Entry | None:
+        """Find the version that answers by default among those wanted.
+
+        It is the highest. While traffic is directed it is the default, and where that is not
+        among them the highest that gets no share: what is on trial never answers everything.
+        """
+        entries = self._models.get(name, {})
+        traffic = self._traffic.get(name)
+        if traffic is None:
+            return _highest(entries.values(), wanted)
+        default = entries.get(traffic.default)
+        if default is not None and wanted(default):
+            return default
+        others = [each for each in entries.values() if each.version not in traffic.weights]
+        return _highest(others, wanted)
+
+    def _unanswered(self, name: str) -> Entry:
+        """Give the version whose state says why a model does not answer."""
+        entries, traffic = self._models[name], self._traffic.get(name)
+        default = entries.get(traffic.default) if traffic is not None else None
+        return default or entries[max(entries)]
+
 
 #: How a message goes on from "model 'm' is"; READY but not in memory is the one odd case.
 _PLAIN: Final = {"READY": "not loaded"}
-
-
-def still_serving(error: EdgeRuntimeError) -> VersionState:
-    """Say that new files are no good, and that the old ones answer."""
-    return VersionState("READY", f"still the earlier files; the new ones failed: {public(error)}")
-
-
-def public(error: EdgeRuntimeError) -> str:
-    """Take the folders out of a message: where files lie is the operator's business."""
-    return _folders.sub("", error.message)
 
 
 def _highest(entries: Collection[Entry], wanted: Callable[[Entry], bool]) -> Entry | None:

@@ -16,7 +16,8 @@ from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError, NoRoomErro
 from edge_runtime.fairness import User
 from edge_runtime.load_shares import LoadShares
 from edge_runtime.loader_thread import LoaderThread
-from edge_runtime.registry import Entry, Registry
+from edge_runtime.registry import Registry
+from edge_runtime.registry_entry import Entry
 from edge_runtime.residency import (
     STAY_MAX_S,
     Action,
@@ -287,6 +288,7 @@ class Residents:
     def _failed(self, entry: Entry, error: EdgeRuntimeError) -> None:
         _log.error("model %s version %s: %s", entry.name, entry.text, error.message)
         entry.fail(error, self.now_s)
+        self.registry.refresh(entry.name)  # another version may answer by default now
 
     def _resident(
         self, entry: Entry, loaded: LoadedVersion, waiting: Asked | None, now_s: float
@@ -297,7 +299,7 @@ class Residents:
         return Version(
             key=entry.key,
             size_bytes=self._size(loaded),
-            load=entry.settings.load,
+            load="always" if self.registry.is_kept(entry.key) else entry.settings.load,
             last_used_s=used_ns / _NS,
             leases=loaded.leases,
             waiting=waiting.requests if waiting else 0,

@@ -3,24 +3,17 @@
 They warm a model up before it counts as ready, and try out whether its rows may be joined.
 """
 
-import io
 import math
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Final, NamedTuple
 from zlib import crc32
 
 import numpy as np
 
-from edge_runtime.bundle import Bundle, unreadable
+from edge_runtime.bundle import Bundle
 from edge_runtime.datatypes import BF16, BOOL, BYTES, Datatype
-from edge_runtime.errors import (
-    DigestMismatchError,
-    InvalidTensorError,
-    ManifestError,
-    ModelLoadError,
-)
-from edge_runtime.manifest import File
+from edge_runtime.errors import InvalidTensorError
+from edge_runtime.goldens import ENDING, checked_feeds, read_file, unpack
 from edge_runtime.tensors import VARIABLE, Array, Signature, Tensor, TensorSpec
 
 ELEMENTS_MAX: Final = 2**24
@@ -68,16 +61,15 @@ def samples(bundle: Bundle, signature: Signature, rows: int = 1) -> tuple[Sample
     found: list[Sample] = []
     left = GOLDEN_BYTES_MAX
     for file in bundle.manifest.acceptance.goldens:
-        if not file.path.endswith(".npz") or file.size_bytes > left:
+        if not file.path.endswith(ENDING) or file.size_bytes > left:
             continue
         shown = f"{bundle.manifest.name} version {bundle.manifest.version}: {file.path}"
-        arrays = _read(bundle, file, shown, left)
+        arrays = unpack(read_file(bundle.directory, file, shown), shown, left)
         if arrays is None:
             continue
         left -= sum(array.nbytes for array in arrays.values())
-        found.append(
-            Sample(_with_rows(_checked(arrays, signature, shown), signature, rows), file.path)
-        )
+        feeds = checked_feeds(arrays, signature, shown)
+        found.append(Sample(_with_rows(feeds, signature, rows), file.path))
     if found:
         return tuple(found)
     try:
@@ -122,68 +114,6 @@ def synthetic(
 
 
 # -- goldens -----------------------------------------------------------------------------------
-
-
-def _read(bundle: Bundle, file: File, shown: str, limit_bytes: int) -> dict[str, Array] | None:
-    """Read a golden's arrays; ``None`` if they would unpack to more than the limit.
-
-    What was hashed is what is unpacked: the file could change between two readings.
-    """
-    try:
-        data = (bundle.directory / file.path).read_bytes()
-    except OSError as error:
-        raise ModelLoadError(unreadable(shown, error)) from error
-    found = sha256(data).hexdigest()
-    if found != file.sha256:
-        raise DigestMismatchError(
-            f"{shown} has SHA-256 {found}, the manifest says {file.sha256}; install the bundle "
-            "again"
-        )
-    from zipfile import ZipFile  # noqa: PLC0415 - only bundles with goldens pay for it
-
-    try:
-        with ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > limit_bytes:
-                return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # zipfile and numpy have no base for what they say of bad files
-        raise ManifestError(
-            f"{shown} is not an .npz file of plain arrays: {error}; build the bundle again"
-        ) from error
-
-
-def _checked(arrays: Mapping[str, Array], signature: Signature, shown: str) -> dict[str, Array]:
-    """Take a golden's inputs, in the form that a session is fed."""
-    tensors = {}
-    for spec in signature.inputs:
-        array = arrays.get(spec.name)
-        if array is None:
-            raise ManifestError(
-                f"{shown} has no array for input {spec.name!r}, only {sorted(arrays)}; build the "
-                "bundle again"
-            )
-        if spec.datatype is BYTES and array.dtype.kind in "US":
-            array = _texts(array)
-        elif array.dtype != np.dtype(spec.datatype.numpy):
-            raise ManifestError(
-                f"{shown}: {spec.name!r} is {array.dtype}; the model takes {spec.datatype.name}; "
-                "build the bundle again"
-            )
-        tensors[spec.name] = Tensor(spec.datatype, np.asarray(array, order="C"))
-    try:
-        return signature.check(tensors)
-    except InvalidTensorError as error:
-        raise ManifestError(f"{shown}: {error.message}; build the bundle again") from error
-
-
-def _texts(array: Array) -> Array:
-    texts = np.empty(array.size, object)
-    texts[:] = [
-        each.decode("utf-8", "replace") if isinstance(each, bytes) else each
-        for each in array.reshape(-1).tolist()
-    ]
-    return texts.reshape(array.shape)
 
 
 def _with_rows(feeds: dict[str, Array], signature: Signature, rows: int) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.errors import EdgeRuntimeError, ModelNotReadyError, NoRoomError
-from edge_runtime.registry import Entry, public, still_serving
+from edge_runtime.registry_entry import Entry, public, still_serving
 from edge_runtime.residency import Load, swap_way
 from edge_runtime.residents import Residents
 from edge_runtime.routing import LoadedVersion, State, VersionState
@@ -135,8 +135,11 @@ class Swap:
         self, entry: Entry, bundle: Bundle, others: list[Entry], *, stays_out: bool
     ) -> None:
         if stays_out:
-            if entry.bundle != bundle:
-                entry.bundle, entry.last, entry.need_bytes, entry.files = bundle, None, None, None
+            # What an operator unloaded has no bundle, and counts on if it is the same.
+            before = entry.served if entry.bundle is None else entry.bundle
+            if before != bundle:
+                entry.last = entry.need_bytes = entry.files = None
+            entry.bundle = bundle
             entry.sleep()
             return
         olds = [each for each in (entry, *others) if each.loaded is not None]
@@ -249,6 +252,8 @@ class Swap:
                 old.loaded = loaded
                 old.can_load = True
                 old.state = VersionState("READY")
+                self._registry.refresh(self._name)
+                self._residents.arrived()  # who waits for it need not wait for the others' loads
                 continue
             await gone.wait()
             bundle = old.served

@@ -9,13 +9,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from edge_runtime.goldens import Golden, distance
 from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import Acceptance, Tolerance
 from edge_runtime.manifest import Metric as Floor
 from quantize import metrics
 from quantize.errors import QuantizeError, StepFailedError
 from quantize.execution import open_runner
-from quantize.goldens import Golden, answered, distance
+from quantize.goldens import answered
 from quantize.metrics import Metric
 from quantize.signature import Array, Signature
 from quantize.variants import ShippedVariant, as_served
@@ -187,22 +188,23 @@ def _without_wild_edges(
         name: max(LOOSENING_MAX * _farthest(name, goldens, answers, real), least)
         for name, least in _least_tolerances(goldens).items()
     }
-    kept, notes = [], []
-    for place, golden in enumerate(goldens):
-        wild = [
-            name
-            for name, limit in limits.items()
-            if place not in real and _farthest(name, goldens, answers, [place]) > limit
-        ]
-        if wild:
-            notes.append(
-                f"The golden {golden.name} is left out: output {wild[0]} is so far off there "
-                f"(over {LOOSENING_MAX:g} times as far as on real samples) that the tolerance "
-                "would say nothing of real samples."
-            )
-        else:
-            kept.append(place)
-    return kept, tuple(notes)
+    wild = {
+        place
+        for place, golden in enumerate(goldens)
+        if _is_edge(golden)
+        and any(
+            _farthest(name, goldens, answers, [place]) > limit for name, limit in limits.items()
+        )
+    }
+    kept = [place for place in range(len(goldens)) if place not in wild]
+    if not wild:
+        return kept, ()
+    names = ", ".join(goldens[place].name for place in sorted(wild))
+    note = (
+        f"Goldens left out: {names}. Outputs there are so far off (over {LOOSENING_MAX:g} times as "
+        "far as on real samples) that the tolerance would say nothing of real samples."
+    )
+    return kept, (note,)
 
 
 def _farthest(

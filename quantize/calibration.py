@@ -10,6 +10,7 @@ import hashlib
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -182,14 +183,17 @@ class Calibrator:
             return None
 
     def _store(self, what: str, found: Mapping[str, Array]) -> None:
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._cache, suffix=".npz", delete=False) as file:
-            np.savez(
-                file,
-                names=np.array(list(found), dtype=np.str_),
-                values=np.array(list(found.values())),
-            )
-        Path(file.name).replace(self._file(what))
+        """Keep a result; a folder that cannot be written costs time later, and nothing now."""
+        with suppress(OSError):
+            self._cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._cache) as folder:
+                file = Path(folder) / "found.npz"
+                np.savez(
+                    file,
+                    names=np.array(list(found), dtype=np.str_),
+                    values=np.array(list(found.values())),
+                )
+                file.replace(self._file(what))
 
 
 def fingerprint(model: Path, data: Samples) -> str:

@@ -68,7 +68,7 @@ def _costs(trial: Trial) -> Costs:
     latency = trial.latency
     return (
         -trial.held_out.ratio if trial.held_out else math.inf,
-        latency.p50_s / latency.reference_p50_s if latency else math.inf,
+        latency.ratio if latency else math.inf,
         latency.p90_s / latency.reference_p90_s if latency else math.inf,
         float(trial.size_bytes or math.inf),
         float(trial.memory_bytes or math.inf),

@@ -5,12 +5,12 @@ from typing import Final
 
 import numpy as np
 
+from edge_runtime.goldens import distance
 from edge_runtime.hardware import cpu_facts
 from quantize.data import Dataset
 from quantize.errors import BadInputError
-from quantize.evaluation import outputs_of, score
+from quantize.evaluation import outputs_of, rows_that_work, score
 from quantize.execution import open_runner
-from quantize.goldens import distance
 from quantize.latency import compare as compare_latency
 from quantize.metrics import Metric
 from quantize.model.storage import stored_bytes
@@ -99,7 +99,7 @@ def compare(
         second: Model file beside it.
         data: Samples for both.
         metric: Scores both; ``None``: distances only.
-        rows: Most rows of a run; 1 where a model's rows change each other.
+        rows: Most rows of a run; a model whose rows change each other gets one at a time.
         threads: Threads of a run.
         runs: Least timed runs of each.
         seed: Draws the order of runs.
@@ -114,10 +114,12 @@ def compare(
     options = as_served({}, cpu_facts())
     with open_runner(first, threads=threads, options=options) as runner:
         signature = runner.signature
-        theirs = outputs_of(runner, data, rows, progress=progress)
+        fit = rows_that_work(runner, data, rows)
+        theirs = outputs_of(runner, data, fit, progress=progress)
     with open_runner(second, threads=threads, options=options) as runner:
         _check_same_inputs(signature, runner.signature, first.name, second.name)
-        mine = outputs_of(runner, data, rows, progress=progress)
+        fit = rows_that_work(runner, data, rows)
+        mine = outputs_of(runner, data, fit, progress=progress)
     shared = [name for name in theirs if name in mine]
     if not shared:
         raise BadInputError(

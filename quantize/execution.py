@@ -164,11 +164,12 @@ def optimized_copy(path: Path, destination: Path, level: Literal["basic"] = "bas
         raise
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, folder: Path | None = None) -> str:
     """Put ONNX Runtime's text into one line, without source paths and status codes.
 
     Args:
         error: Anything it raised.
+        folder: Of the files it was given: they are named without it, as reports travel.
 
     Returns:
         One line of at most 500 characters; never empty.
@@ -177,6 +178,10 @@ def one_line(error: Exception) -> str:
     prefix, mark, rest = line.partition(" : ")
     if mark and prefix.startswith("[ONNXRuntimeError]"):
         line = rest.partition(" : ")[2].partition(" : ")[2] or rest
+    if folder is not None:
+        for named in {str(folder), str(folder.absolute()), str(folder.resolve())}:
+            if os.path.isabs(named):  # noqa: PTH117 - a string
+                line = line.replace(named.rstrip(os.sep) + os.sep, "")
     return _SOURCE_PATHS.sub("", line)[:_MESSAGE_CHARACTERS_MAX]
 
 
@@ -199,7 +204,8 @@ def _session(path: Path, options: Any, doing: str) -> Any:  # noqa: ANN401 - unt
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base
-        raise StepFailedError(f"cannot {doing} {path.name}: {one_line(error)}") from error
+        reason = one_line(error, path.parent)
+        raise StepFailedError(f"cannot {doing} {path.name}: {reason}") from error
 
 
 def _tensor(node: Any, what: str, file_name: str) -> TensorInfo:  # noqa: ANN401 - untyped library

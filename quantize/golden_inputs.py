@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from onnx import helper, numpy_helper
 
+from edge_runtime.goldens import Golden
 from quantize.data import Dataset
 from quantize.errors import StepFailedError
 from quantize.execution import Runner, open_runner
-from quantize.goldens import Golden
 from quantize.model.storage import load_graph
 from quantize.signature import Array
 

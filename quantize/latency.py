@@ -144,7 +144,9 @@ def in_turns(
 def summary(times: Times, *, threads: int, rows: int, seed: int, cpu: str) -> Latency:
     """Put what was measured into numbers.
 
-    A turn counts as the median of its runs, and a model as the median of its turns.
+    A turn counts as the median of its runs, a model's time as the median of its turns. The ratio
+    is the median of the pairs' own: a busy spell falls on both turns of a pair, and the medians
+    of the two models may lie in different spells.
 
     Args:
         times: Of both models.
@@ -161,7 +163,7 @@ def summary(times: Times, *, threads: int, rows: int, seed: int, cpu: str) -> La
         p90_s=float(np.quantile(times.candidate, 0.9)),
         reference_p50_s=reference_p50,
         reference_p90_s=float(np.quantile(times.reference, 0.9)),
-        ratio=p50 / reference_p50,
+        ratio=float(np.median(mine / theirs)),
         ratio_low=low,
         ratio_high=high,
         runs=times.candidate.size,

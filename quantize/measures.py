@@ -182,11 +182,17 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Custom:
-    """A user's function of outputs and labels that gives a score for every sample."""
+    """A user's function of outputs and labels that gives a score for every sample.
+
+    Attributes:
+        source_sha256: Digest of the file that it stands in: another one scores otherwise. Empty:
+            it is in none.
+    """
 
     name: str
     function: Callable[[dict[str, Array], Array | None], Any]
     outputs: tuple[str, ...]
+    source_sha256: str = ""
     needs_labels: bool = False
     better: Direction = "higher"
     is_share: bool = False

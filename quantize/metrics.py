@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from quantize.errors import BadInputError
@@ -120,7 +122,7 @@ def metric(name: str, *, has_labels: bool, signature: Signature, output: str = "
     wanted = [info for info in signature.outputs if output in ("", info.name)]
     every = tuple(info.name for info in wanted)
     if ":" in name:
-        return Custom(name, _imported(name), every)
+        return Custom(name, _imported(name), every, _source_sha256(name))
     if name not in NAMES:
         raise BadInputError(
             f"there is no metric {name!r}; it is auto, {', '.join(NAMES)}, or module:function"
@@ -179,3 +181,14 @@ def _imported(name: str) -> Callable[[dict[str, Array], Array | None], Any]:
     if not callable(function):
         raise BadInputError(f"the metric {name} is not a function but {type(function).__name__}")
     return function  # type: ignore[no-any-return]
+
+
+def _source_sha256(name: str) -> str:
+    """Hash the file of a user's function that was imported."""
+    file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+    if file is None:
+        return ""
+    try:
+        return sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return ""

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
 from typing import Final, NamedTuple
 
 from edge_runtime.bundle import bundle_from_directory, verify
@@ -12,8 +11,10 @@ from edge_runtime.datatypes import BY_NUMPY, BYTES
 from edge_runtime.digest import file_sha256
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.external_data import external_files
+from edge_runtime.goldens import Golden, encode
 from edge_runtime.manifest import (
     MANIFEST_FILE,
+    SIGNATURE_FILE,
     Acceptance,
     Batching,
     Defaults,
@@ -27,13 +28,26 @@ from edge_runtime.manifest import (
     write,
 )
 from quantize.errors import BadInputError, StepFailedError
-from quantize.goldens import Golden, encode
-from quantize.reports.document import Shipped, read_report
+from quantize.reports.document import REPORT_FILE, Shipped, read_report
+from quantize.reports.markdown import MARKDOWN_FILE
+from quantize.reports.pictures import SENSITIVITY_FILE, TRADE_OFF_FILE
 from quantize.signature import TensorInfo
 from quantize.variants import ShippedVariant, common_signature
 
 MODEL_FILE: Final = "model.onnx"
 GOLDENS_FOLDER: Final = "goldens"
+
+_WRITTEN: Final = frozenset(
+    {
+        GOLDENS_FOLDER,
+        MANIFEST_FILE,
+        MARKDOWN_FILE,
+        REPORT_FILE,
+        SENSITIVITY_FILE,
+        SIGNATURE_FILE,  # of what is replaced: worth nothing for what comes
+        TRADE_OFF_FILE,
+    }
+)
 
 
 class Contents(NamedTuple):
@@ -76,15 +90,19 @@ def check_output(output: Path) -> None:
         raise BadInputError(f"{output.parent} is not a folder; make it, or choose another --output")
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise BadInputError(f"{output} exists and is not a folder; choose another --output")
-    if output.is_dir() and not _is_ours(output):
+    if output.is_dir() and (stranger := _stranger(output)):
         raise BadInputError(
-            f"{output} holds files that edge-quantize did not write; choose another --output"
+            f"{output} holds files that edge-quantize did not write ({stranger}); choose another "
+            "--output"
         )
 
 
 @contextmanager
 def new_folder(output: Path) -> Iterator[Path]:
     """Fill a folder that takes its place as a whole, or leaves no trace.
+
+    What a killed writer left beside the place is taken away; so one at a time may write there
+    (see ``workspace``).
 
     Args:
         output: Its place. What this program wrote there before is replaced.
@@ -94,12 +112,15 @@ def new_folder(output: Path) -> Iterator[Path]:
     """
     check_output(output)
     output = output.absolute()
-    staging = output.with_name(f".{output.name}.{token_hex(4)}.new")
+    staging, old = (output.with_name(f".{output.name}.work.{word}") for word in ("new", "old"))
     try:
+        _clear(staging)
+        if old.is_dir() and not output.exists():
+            old.rename(output)  # killed between the two moves of ``_put``
         staging.mkdir()
         try:
             yield staging
-            _put(staging, output)
+            _put(staging, output, old)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -224,28 +245,33 @@ def _description(tensor: TensorInfo) -> TensorDescription:
     return TensorDescription(tensor.name, datatype.name, shape)
 
 
-def _put(staging: Path, output: Path) -> None:
+def _put(staging: Path, output: Path, old: Path) -> None:
     """Move a folder into its place. What stood there is kept until the new one stands."""
-    if not output.exists():
+    if output.exists():
+        _clear(old)
+        output.rename(old)
+        try:
+            staging.rename(output)
+        except BaseException:
+            old.rename(output)
+            raise
+    else:
         staging.rename(output)
-        return
-    old = output.with_name(f".{output.name}.{token_hex(4)}.old")
-    output.rename(old)
-    try:
-        staging.rename(output)
-    except BaseException:
-        old.rename(output)
-        raise
     with suppress(OSError):
-        shutil.rmtree(old)
+        _clear(old)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Tell whether this program wrote a folder, or it is empty: then it may be replaced."""
-    if not any(folder.iterdir()):
-        return True
+def _clear(folder: Path) -> None:
+    """Remove a folder of this program's own naming, if it is there."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+
+
+def _stranger(folder: Path) -> str:
+    """Name something in a folder that this program did not write; empty: all may be replaced."""
+    entries = sorted(entry.name for entry in folder.iterdir())
     try:
-        read_report(folder)
+        written = {each.name for each in read_report(folder).shipped} | _WRITTEN
     except BadInputError:
-        return False
-    return True
+        written = set()
+    return next((name for name in entries if name not in written), "")

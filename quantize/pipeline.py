@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +25,7 @@ from quantize.data.splitting import Splits
 from quantize.errors import BadInputError
 from quantize.execution import RUNTIME_VERSION
 from quantize.golden_inputs import make_goldens
+from quantize.measures import Custom
 from quantize.metrics import Metric
 from quantize.model.opset import OPSET_LEAST
 from quantize.model.source import Source, open_model
@@ -41,6 +42,7 @@ from quantize.reports.document import (
     this_host,
 )
 from quantize.reports.writing import write_report
+from quantize.runtime_needs import oldest_release
 from quantize.search import Found, Search
 from quantize.settings import Settings
 from quantize.signature import Signature
@@ -48,8 +50,6 @@ from quantize.targets import Target
 from quantize.trials import Trials
 from quantize.variants import ShippedVariant, in_order_of_preference
 from quantize.workspace import Workspace, workspace
-
-_MINOR: Final = 2  # parts of a version that decide whether a device can run a model
 
 
 class Result(NamedTuple):
@@ -65,9 +65,10 @@ class Result(NamedTuple):
 
 
 class _Fingerprint(Record, frozen=True):
-    """What the results of a search depend on."""
+    """What the results of a search depend on; ``metric``: digest of the user's own."""
 
     settings: Settings
+    metric: str
     source: str
     data: dict[str, str]
     versions: dict[str, str]
@@ -97,7 +98,8 @@ def quantize(settings: Settings, cache: Path, progress: Progress) -> Result:
             with progress.step(f"going on: {work.resumed} results of an interrupted search"):
                 pass
         prepared = prepare(settings, inputs, cpu, work, progress)
-        trials = Trials(prepared, work, cache, progress)
+        work.is_worth_keeping = True
+        trials = Trials(prepared, work, cache, progress, began=begun)
         found = Search(trials).run()
         found = _in_order(found, trials.tried, settings)
         report = _report(prepared, found, trials, time.monotonic() - begun)
@@ -119,17 +121,23 @@ def _checked(settings: Settings, output: Path) -> Settings:
         raise BadInputError(f"{error.message}; give another one with --name") from error
     if settings.prune:
         check_installed()
+    for given in (settings.model, settings.data, settings.evaluate):
+        if given and Path(given).resolve().is_relative_to(output.resolve()):
+            raise BadInputError(
+                f"{given} lies in {output}, which the result would replace; choose another --output"
+            )
     return msgspec.structs.replace(settings, name=name)
 
 
 def _fingerprint(
     settings: Settings, inputs: tuple[Source, Signature, Splits, Metric], cpu: CpuFacts
 ) -> str:
-    source, _, splits, _ = inputs
+    source, _, splits, metric = inputs
     # A search that ran out of time, or whose result goes elsewhere, can be taken up with more.
     plain = msgspec.structs.replace(settings, output="", time_budget_s=1.0)
     depends = _Fingerprint(
         settings=plain,
+        metric=metric.source_sha256 if isinstance(metric, Custom) else "",
         source=source.sha256,
         data=splits.record.sha256,
         versions=installed_versions(),
@@ -216,7 +224,7 @@ def _bundle(
         variants=variants,
         goldens=accepted.goldens,
         acceptance=accepted.acceptance,
-        runtime=Runtime(_release(), max(OPSET_LEAST, _opset(variants))),
+        runtime=_runtime(variants),
         provenance=_provenance(prepared, variants[0].trial),
     )
     written = report
@@ -241,13 +249,10 @@ def _requires(target: Target) -> Requires:
     return Requires(target.arch, ("vnni",) if target.vnni else ())
 
 
-def _release() -> str:
-    """Name the oldest ONNX Runtime that is known to run the models: this one's minor release."""
-    return ".".join(RUNTIME_VERSION.split(".")[:_MINOR])
-
-
-def _opset(variants: Sequence[ShippedVariant]) -> int:
-    return max(open_model(each.file, quantized_too=True).opset for each in variants)
+def _runtime(variants: Sequence[ShippedVariant]) -> Runtime:
+    models = [open_model(each.file, quantized_too=True) for each in variants]
+    opset = max(OPSET_LEAST, *(model.opset for model in models))
+    return Runtime(oldest_release(models, RUNTIME_VERSION), opset)
 
 
 def _provenance(prepared: Prepared, trial: Trial) -> Provenance:

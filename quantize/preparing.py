@@ -79,8 +79,13 @@ class Prepared:
         """Whether latency measured here says anything about the target."""
         return targets.matches_this_cpu(self.target, self.cpu)
 
-    def compare(self, candidate: Path, reference: Path) -> Latency:
+    def compare(self, candidate: Path, reference: Path, *, time: int = 0) -> Latency:
         """Measure a model file against another one.
+
+        Args:
+            candidate: Model file.
+            reference: The other one.
+            time: Number of the measurement: each is drawn anew.
 
         Raises:
             StepFailedError: One of them cannot be run.
@@ -92,7 +97,7 @@ class Prepared:
             self.feeds,
             threads=settings.threads,
             runs=settings.runs,
-            seed=settings.seed,
+            seed=settings.seed + time,
             rows=self.run_rows,
         )
 

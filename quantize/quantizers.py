@@ -67,7 +67,7 @@ def build(
         weights.unlink(missing_ok=True)
         if isinstance(error, QuantizeError) or not isinstance(error, Exception):
             raise
-        reason = execution.one_line(error)
+        reason = execution.one_line(error, destination.parent)
         raise StepFailedError(f"recipe {recipe.name} cannot be made: {reason}") from error
 
 

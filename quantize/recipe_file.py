@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from quantize.errors import BadInputError
-from quantize.records import Recipe
+from quantize.records import BASELINE, Recipe
 from quantize.settings import Settings
 
 _RECIPES: Final = "recipes"
@@ -66,6 +66,8 @@ def check(recipes: Iterable[Recipe]) -> None:
     """
     names: set[str] = set()
     for recipe in recipes:
+        if recipe.name == BASELINE:
+            raise BadInputError(f"a recipe cannot be named {BASELINE!r}: the float model is")
         if not recipe.name or recipe.name in names:
             raise BadInputError(f"every recipe needs a name of its own; see {recipe.name!r}")
         names.add(recipe.name)

@@ -15,6 +15,8 @@ from quantize.targets import Target
 
 PERCENTILES: Final = (99.99, 99.999)
 
+_CONVOLUTIONS: Final = ("Conv", "ConvTranspose", "FusedConv")
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
@@ -25,12 +27,14 @@ class ModelFacts:
         products: Matrix products (``MatMul``, ``Gemm``) with a constant factor.
         attention: Whether it looks like a transformer: attention, or softmax of a product.
         largest_product: Elements of the largest constant factor of a ``MatMul``.
+        mostly_products: Whether matrix products hold more weights than convolutions.
     """
 
     convolutions: int
     products: int
     attention: bool
     largest_product: int
+    mostly_products: bool = False
 
 
 def facts_of(model: Path) -> ModelFacts:
@@ -51,7 +55,14 @@ def facts_of(model: Path) -> ModelFacts:
         for node in graph.node
         if node.op_type == "MatMul" and node.input[1] in sizes
     ]
-    dense = sum(1 for node in graph.node if node.op_type == "Gemm" and node.input[1] in sizes)
+    dense = [
+        sizes[node.input[1]]
+        for node in graph.node
+        if node.op_type == "Gemm" and node.input[1] in sizes
+    ]
+    filters = sum(
+        sizes.get(node.input[1], 0) for node in graph.node if node.op_type in _CONVOLUTIONS
+    )
     # Attention multiplies two activations, one of them the softmax of such a product.
     attends = any(
         node.op_type == "MatMul" and node.input[1] not in sizes
@@ -59,10 +70,11 @@ def facts_of(model: Path) -> ModelFacts:
         if any(makers.get(tensor) == "Softmax" for tensor in node.input)
     )
     return ModelFacts(
-        convolutions=counts["Conv"] + counts["ConvTranspose"] + counts["FusedConv"],
-        products=len(matrices) + dense,
+        convolutions=sum(counts[operator] for operator in _CONVOLUTIONS),
+        products=len(matrices) + len(dense),
         attention=attends or bool(counts["Attention"] + counts["MultiHeadAttention"]),
         largest_product=max(matrices, default=0),
+        mostly_products=sum(matrices) + sum(dense) > filters,
     )
 
 
@@ -80,6 +92,9 @@ def ladder(target: Target, facts: ModelFacts, goal: Goal = "latency") -> tuple[R
     """
     static = _static(target) if facts.convolutions + facts.products else []
     dynamic = _dynamic(target) if facts.products else []
+    if static and dynamic and facts.mostly_products:
+        static = [static[0], _per_tensor(static[0]), *static[1:]]
+        dynamic = [dynamic[0], _per_tensor(dynamic[0]), *dynamic[1:]]
     # Transformers have activations with outliers, which ranges of each run's own follow.
     recipes = [*dynamic, *static] if facts.attention else [*static, *dynamic]
     if facts.largest_product >= LARGE:
@@ -157,6 +172,15 @@ def _dynamic(target: Target) -> list[Recipe]:
         why="ranges of every run's own; no calibration can be wrong",
     )
     return [safe(full)] if target.saturates else [full, safe(full)]
+
+
+def _per_tensor(recipe: Recipe) -> Recipe:
+    return _changed(
+        recipe,
+        name=f"{recipe.name}-per-tensor",
+        per_channel=False,
+        why=f"{recipe.why}; one scale for a whole matrix, which its kernels are faster with",
+    )
 
 
 def _nbits() -> Recipe:

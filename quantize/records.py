@@ -89,7 +89,8 @@ class Latency(Record, frozen=True, kw_only=True):
         p90_s: 90th percentile in seconds.
         reference_p50_s: Median of the float model in the same runs.
         reference_p90_s: Its 90th percentile.
-        ratio: Candidate's median over the float model's: below 1 is faster.
+        ratio: Candidate's time over the float model's, the median of interleaved pairs: below 1
+            is faster.
         ratio_low: Lower end of the bootstrap interval of ``ratio``.
         ratio_high: Upper end.
         runs: Runs of each.

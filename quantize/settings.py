@@ -65,6 +65,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     runs: Annotated[int, Meta(ge=10)] = 40
     calibration_samples: Annotated[int, Meta(ge=1)] = 128
     search_samples: Annotated[int, Meta(ge=1)] = 256
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0)] = 0
     exclude: tuple[str, ...] = ()
     recipes: tuple[Recipe, ...] = ()

@@ -61,8 +61,7 @@ def in_order_of_preference(
     if requires.arch in {"", "x86_64"} and "vnni" not in requires.cpu_flags:
         # Whatever was asked for: on x86 without VNNI its sums could saturate.
         requires = Requires(requires.arch, (*requires.cpu_flags, "vnni"))
-    words = "-".join(requires.cpu_flags) or requires.arch
-    first = _variant(chosen, f"{kind}-{words}", requires, workspace)
+    first = _variant(chosen, f"{kind}-{_class(requires)}", requires, workspace)
     if portable is not None and portable.name != chosen.name:
         last = _variant(portable, f"{_kind(portable)}-portable", _ANY_CPU, workspace)
     return first, last
@@ -123,6 +122,13 @@ def _narrowed(mine: TensorInfo, other: TensorInfo) -> TensorInfo:
 
 def _variant(trial: Trial, name: str, requires: Requires, workspace: Path) -> ShippedVariant:
     return ShippedVariant(name, workspace / trial.file, trial, requires)
+
+
+def _class(requires: Requires) -> str:
+    """Name a class of CPUs; the manifest's ``vnni`` is the dot product on ARM."""
+    if requires.arch == "aarch64":
+        return "arm64-dotprod" if requires.cpu_flags else "arm64"
+    return "-".join(requires.cpu_flags) or requires.arch
 
 
 def _kind(trial: Trial) -> str:

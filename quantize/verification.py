@@ -13,12 +13,13 @@ import numpy as np
 
 from edge_runtime.bundle import Bundle, bundle_from_directory, verify
 from edge_runtime.errors import EdgeRuntimeError, ManifestError
+from edge_runtime.goldens import Golden, OutputCheck, check_outputs
 from edge_runtime.hardware import CpuFacts
-from edge_runtime.manifest import MANIFEST_FILE, Manifest, Tolerance, Variant, choose_variant
+from edge_runtime.manifest import MANIFEST_FILE, Manifest, Variant, choose_variant
 from quantize.acceptance import metric_for, scored
 from quantize.errors import BadInputError, QuantizeError, StepFailedError, VerificationError
 from quantize.execution import RUNTIME_VERSION, Runner, open_runner
-from quantize.goldens import Golden, answered, distance, read
+from quantize.goldens import answered, read
 from quantize.records import Record
 from quantize.signature import Array, Signature
 from quantize.variants import as_served
@@ -27,29 +28,6 @@ Verdict = Literal["good", "outside-tolerance", "below-floor"]
 
 RUNS: Final = 50
 TIME_BOUND_S: Final = 2.0
-
-
-class OutputCheck(Record, frozen=True, kw_only=True):
-    """One output of one golden.
-
-    Attributes:
-        golden: The file in the bundle.
-        output: The output's name.
-        beyond: Largest distance from the golden less the relative tolerance, in the output's
-            unit; ``None``: there is no such number, see ``problem``.
-        row: Where that is, along the first axis.
-        allowed: Largest one allowed.
-        passed: Whether it is allowed.
-        problem: What is wrong, in words; empty: nothing.
-    """
-
-    golden: str
-    output: str
-    beyond: float | None
-    row: int
-    allowed: float
-    passed: bool
-    problem: str = ""
 
 
 class GoldenScore(Record, frozen=True, kw_only=True):
@@ -162,7 +140,7 @@ def verify_bundle(
     outputs = _compared(manifest, goldens, answers)
     score, unscored = _score(manifest, signature, goldens, answers)
     off = [each for each in outputs if not each.passed]
-    problems = [_sentence(each) for each in off]
+    problems = [each.sentence for each in off]
     if score is not None and not score.passed:
         problems.insert(
             0,
@@ -255,42 +233,11 @@ def _compared(
     manifest: Manifest, goldens: Sequence[Golden], answers: Sequence[Mapping[str, Array]]
 ) -> list[OutputCheck]:
     """Compare outputs that have a tolerance: their own, or the one for all."""
-    by_name = {tolerance.output: tolerance for tolerance in manifest.acceptance.tolerances}
-    checks = []
-    for golden, outputs in zip(goldens, answers, strict=True):
-        for name, expected in golden.outputs.items():
-            tolerance = by_name.get(name) or by_name.get("")
-            if tolerance is not None:
-                checks.append(_checked(golden.name, tolerance, name, outputs[name], expected))
-    return checks
-
-
-def _checked(
-    golden: str, tolerance: Tolerance, name: str, found: Array, expected: Array
-) -> OutputCheck:
-    far = distance(found, expected, tolerance.rtol)
-    passed = far.beyond <= tolerance.atol
-    finite = bool(np.isfinite(far.beyond))
-    problem = far.problem
-    if not passed and not problem:
-        problem = (
-            f"is {far.beyond:.4g} off, allowed are {tolerance.atol:.4g}"
-            if finite
-            else "is not a number where the golden is one, or the other way round"
-        )
-    return OutputCheck(
-        golden=golden,
-        output=name,
-        beyond=far.beyond if finite else None,
-        row=far.row,
-        allowed=tolerance.atol,
-        passed=passed,
-        problem=problem,
-    )
-
-
-def _sentence(check: OutputCheck) -> str:
-    return f"{check.golden}: output {check.output!r} {check.problem} (row {check.row})"
+    return [
+        check
+        for golden, outputs in zip(goldens, answers, strict=True)
+        for check in check_outputs(golden, outputs, manifest)
+    ]
 
 
 def _score(

@@ -46,6 +46,8 @@ class Workspace:
     Attributes:
         root: The folder.
         resumed: Records that an interrupted search of the same fingerprint left.
+        is_worth_keeping: Whether the folder stays even if the input turns out bad: there are
+            results that took long.
     """
 
     def __init__(self, root: Path, fingerprint: str) -> None:
@@ -56,6 +58,7 @@ class Workspace:
             lines = []
         self._known = {(line.kind, line.key): line.record for line in lines[1:]}
         self.resumed = len(self._known)
+        self.is_worth_keeping = bool(self._known)
         self._journal = (root / JOURNAL).open("ab")
         # A line that was cut off by the interruption must not swallow the next one.
         if lines:
@@ -115,6 +118,8 @@ class Workspace:
 def workspace(output: Path, fingerprint: str) -> Iterator[Workspace]:
     """Work in the folder that belongs to an output; it is removed unless an exception ends this.
 
+    Bad input ends it for good: nothing stays then, unless it holds results already.
+
     Args:
         output: The bundle directory that is to be made; its parent must exist.
         fingerprint: Of model, data and settings; another one starts anew.
@@ -140,6 +145,10 @@ def workspace(output: Path, fingerprint: str) -> Iterator[Workspace]:
         work = Workspace(root, fingerprint)
         try:
             yield work
+        except BadInputError:
+            if not work.is_worth_keeping:
+                shutil.rmtree(root)
+            raise
         finally:
             work.close()
         shutil.rmtree(root)

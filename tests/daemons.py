@@ -106,10 +106,22 @@ class Daemon:
     def _started(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self._command, env=self._environment, stderr=self._log)
 
-    def restart(self, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End it with a signal, and start it anew on the same state and sockets."""
+    def restart(
+        self,
+        sign: signal.Signals = signal.SIGTERM,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """End it with a signal, and start it anew on the same state and sockets.
+
+        Args:
+            sign: The signal; one that ended already is just started anew.
+            environment: In the place of the one it was started with; ``None``: the same.
+        """
         self.process.send_signal(sign)
         self.process.wait(STOP_S)
+        if environment is not None:
+            clean = {key: text for key, text in os.environ.items() if "EDGE_RUNTIME" not in key}
+            self._environment = {**clean, **environment}
         self.process = self._started()
         self.wait_ready()
 

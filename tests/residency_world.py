@@ -97,7 +97,11 @@ class World:
             if error is not None:
                 self.answered.append(error)
                 return
-            leased = self.catalog.lease(name, version)
+            try:
+                leased = self.catalog.lease(name, version)
+            except ModelNotReadyError as gone:  # the answer of the request path, too
+                self.answered.append(gone)
+                return
             self.answered.append(leased)
             leased.statistics.last_success_ns = self.clock.ns
             self.catalog.release(leased)

@@ -26,6 +26,7 @@ EXTENSIONS: Final = (
 )
 _MAX_BATCH_SIZE: Final = 1024  # advertised for models with a varying first axis; not a limit
 _NS_PER_MS: Final = 1_000_000
+_PERCENT: Final = 100  # in ten-thousandths
 
 
 def server_metadata() -> schemas.ServerMetadata:
@@ -51,10 +52,20 @@ def model_metadata(catalog: Catalog, loaded: LoadedVersion) -> schemas.ModelMeta
             "execution_providers": ",".join(loaded.session.providers),
             "runtime": f"onnxruntime {RUNTIME_VERSION}",
             **({"swap": loaded.swap} if loaded.swap else {}),
+            **_traffic(catalog, loaded.name),
             "batching": f"{'on' if verdict.joins else 'off'}: {verdict.reason}",
             "batching_rows": str(loaded.lane.cap.rows if verdict.joins else 1),
         },
     )
+
+
+def _traffic(catalog: Catalog, name: str) -> dict[str, str]:
+    """Say how the requests that name no version are shared out, if somebody directed them."""
+    traffic = catalog.traffic(name)
+    if traffic is None:
+        return {}
+    shares = [f"{version}={share / _PERCENT:g}%" for version, share in traffic.shares.items()]
+    return {"traffic": ", ".join(shares)}
 
 
 def model_config(loaded: LoadedVersion) -> schemas.ModelConfig:

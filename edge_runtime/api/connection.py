@@ -27,6 +27,8 @@ LINGER_S: Final = 2.0  # after refusing a body: time for the peer to read our an
 OUTGOING_BYTES_MAX: Final = 1_048_576  # gathered in one turn of the loop; then no more is run
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_UNAVAILABLE: Final = 503
+_RETRY: Final = (("Retry-After", "1"),)  # what we have too little of now is in use, not missing
 
 
 class Connection(Reception):
@@ -160,7 +162,7 @@ class Connection(Reception):
         exchange.keep_alive = False
         exchange.lingers = True
         self._queue.append(exchange)
-        exchange.error(status, message)
+        exchange.error(status, message, _RETRY if status == _UNAVAILABLE else ())
 
     def _invite(self) -> None:
         # Before an earlier answer the client would take the 100 for that one's.

@@ -47,6 +47,7 @@ class Exchange(msgspec.Struct, eq=False):
         body: The whole body; memory that belongs to this request.
         json_length: ``Inference-Header-Content-Length``, or ``None``.
         accept: ``Accept``, as sent.
+        routing_key: ``Edge-Routing-Key``; empty: none was given.
         keep_alive: Whether the connection may go on after the answer.
         is_http_1_0: Whether the client speaks HTTP/1.0.
         lingers: Whether the client may still be sending when the answer is written.
@@ -63,6 +64,7 @@ class Exchange(msgspec.Struct, eq=False):
     body: bytes | memoryview = b""
     json_length: int | None = None
     accept: bytes = b""
+    routing_key: str = ""
     keep_alive: bool = True
     is_http_1_0: bool = False
     lingers: bool = False
@@ -71,6 +73,11 @@ class Exchange(msgspec.Struct, eq=False):
     problem: str = ""
     status: int = 0
     answer: bytes | Buffers | None = None
+
+    @property
+    def split_key(self) -> str:
+        """What a split of a model's traffic goes by, where the body names no key."""
+        return self.routing_key or str(self.connection.peer.connection)
 
     def send(
         self,

@@ -27,12 +27,14 @@ from edge_runtime.inference import Inference
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.protocol import schemas
 from edge_runtime.protocol.codec import decode_request, encode_response
-from edge_runtime.protocol.messages import InferResponse
+from edge_runtime.protocol.messages import InferRequest, InferResponse
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.settings import Limits
 
 if TYPE_CHECKING:
     from edge_runtime.cache.predictions import PredictionCache
+    from edge_runtime.callers import Callers
+    from edge_runtime.release_orders import Orders
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,10 @@ class Handlers:
         self._inference = inference
         #: The prediction cache, for ``cache_door``.
         self.cache: PredictionCache | None = None
+        #: Gives what takes orders of releases, for ``release_door``; the first call may make it.
+        self.open_orders: Callable[[], Awaitable[Orders]] | None = None
+        #: Who may change what is served; ``None``: whoever may open the admin socket.
+        self.admins: Callers | None = None
         #: Where the metrics are read.
         self.sources = Sources(catalog, statistics)
         self._reload = reload
@@ -92,6 +98,7 @@ class Handlers:
             version, peer = names.get("version", ""), exchange.connection.peer
             error = inference.refusal(names["name"], version, peer)
             if error is not None:
+                exchange.infer = InferRequest(names["name"], version)  # for the log
                 exchange.refused(error)
                 return
         limits = self.limits
@@ -104,6 +111,8 @@ class Handlers:
         request.model_name = names["name"]
         request.model_version = names.get("version", "")
         request.caller = exchange.connection.peer
+        if exchange.routing_key and not request.routing_key:
+            request.routing_key = exchange.routing_key
         exchange.infer = request
 
         def reply(response: InferResponse | EdgeRuntimeError) -> EdgeRuntimeError | None:
@@ -158,12 +167,19 @@ class Handlers:
         def then(found: LoadedVersion | EdgeRuntimeError) -> None:
             if isinstance(found, EdgeRuntimeError):
                 exchange.refused(found)
-            else:
+                return
+            try:
                 exchange.json(answer(found))
+            except Exception:
+                # Whoever calls this logs it; after a load there is nobody who would answer.
+                exchange.error(500, "the daemon failed to describe this model; its log says why")
+                raise
 
-        self._inference.check_caller(names["name"], exchange.connection.peer)
+        name, version = names["name"], names.get("version", "")
+        self._inference.check_caller(name, exchange.connection.peer)
+        waiting = exchange.infer = InferRequest(name, version)  # is told if the client leaves
         user = exchange.connection.peer.uid
-        self._catalog.describe(names["name"], names.get("version", ""), then, user=user)
+        self._catalog.describe(name, version, then, lambda: waiting.cancelled, user=user)
 
     def statistics(self, exchange: Exchange, names: Names) -> None:
         """Count what one version, one model or every model that the caller may ask did."""
@@ -216,7 +232,7 @@ class Handlers:
             text, content_type = await scrape(sources, exchange.accept.decode("latin-1"))
             exchange.send(200, [text], content_type)
 
-        self._later(exchange, answer())
+        self.later(exchange, answer())
 
     def nothing(self, exchange: Exchange, _: Names) -> None:
         """Answer that all is done."""
@@ -237,15 +253,15 @@ class Handlers:
                 "models are read from disk, settings from the configuration"
             )
         _log.info("load of %s asked by %s", names["name"], exchange.connection.peer.describe())
-        self._later(exchange, self._reload(names["name"]))
+        self.later(exchange, self._reload(names["name"]))
 
     def unload(self, exchange: Exchange, names: Names) -> None:
         """Unload a model."""
         _body(exchange, schemas.LoadRequest)
         _log.info("unload of %s asked by %s", names["name"], exchange.connection.peer.describe())
-        self._later(exchange, self._catalog.unload(names["name"]))
+        self.later(exchange, self._catalog.unload(names["name"]))
 
-    def _later(self, exchange: Exchange, work: Awaitable[None]) -> None:
+    def later(self, exchange: Exchange, work: Awaitable[None]) -> None:
         """Answer when slow work is done, if it has not; it goes on if the client leaves."""
 
         async def run() -> None:

@@ -6,6 +6,7 @@ Source: RFC 9110, RFC 9112.
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from edge_runtime.protocol.messages import ROUTING_KEY_BYTES_MAX
 from edge_runtime.settings import Limits
 
 HOST: Final = b"host"
@@ -15,9 +16,19 @@ CONTENT_ENCODING: Final = b"content-encoding"
 EXPECT: Final = b"expect"
 JSON_LENGTH: Final = b"inference-header-content-length"
 ACCEPT: Final = b"accept"
+ROUTING_KEY: Final = b"edge-routing-key"
 #: The headers that matter here; all others are passed over.
 READ: Final = frozenset(
-    {HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONTENT_ENCODING, EXPECT, JSON_LENGTH, ACCEPT}
+    {
+        HOST,
+        CONTENT_LENGTH,
+        TRANSFER_ENCODING,
+        CONTENT_ENCODING,
+        EXPECT,
+        JSON_LENGTH,
+        ACCEPT,
+        ROUTING_KEY,
+    }
 )
 
 DIGITS_MAX: Final = 19  # of a size: more is no size, and int() raises from 4301 on
@@ -71,6 +82,8 @@ def refusal(
     json_length = headers.get(JSON_LENGTH, b"0")
     if not json_length.isdigit() or len(json_length) > DIGITS_MAX:
         return Refusal(400, "Inference-Header-Content-Length must be a number of bytes")
+    if len(headers.get(ROUTING_KEY, b"")) > ROUTING_KEY_BYTES_MAX:
+        return Refusal(400, f"Edge-Routing-Key is longer than {ROUTING_KEY_BYTES_MAX} bytes")
     if headers.get(TRANSFER_ENCODING, b"chunked").lower() != b"chunked":
         return Refusal(501, "the only Transfer-Encoding served here is chunked")
     if headers.get(CONTENT_ENCODING, b"identity").lower() != b"identity":

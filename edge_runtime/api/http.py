@@ -202,6 +202,8 @@ class Reception(Half):
             exchange.json_length = int(headers[head.JSON_LENGTH])
         if head.ACCEPT in headers:
             exchange.accept = headers[head.ACCEPT]
+        if head.ROUTING_KEY in headers:
+            exchange.routing_key = headers[head.ROUTING_KEY].decode("utf-8", "replace")
         self._expects = head.EXPECT in headers and not exchange.is_http_1_0
 
     def _repeated(self, key: bytes, value: bytes) -> None:

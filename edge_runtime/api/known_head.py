@@ -22,6 +22,7 @@ class KnownHead(NamedTuple):
         target: As in ``Exchange``.
         json_length: As in ``Exchange``.
         accept: As in ``Exchange``.
+        routing_key: As in ``Exchange``.
     """
 
     head: bytes
@@ -30,6 +31,7 @@ class KnownHead(NamedTuple):
     target: bytes
     json_length: int | None
     accept: bytes
+    routing_key: str
 
     @classmethod
     def of(cls, data: memoryview, exchange: Exchange) -> Self | None:
@@ -53,6 +55,7 @@ class KnownHead(NamedTuple):
                 exchange.target,
                 exchange.json_length,
                 exchange.accept,
+                exchange.routing_key,
             )
         return None
 
@@ -62,4 +65,5 @@ class KnownHead(NamedTuple):
         exchange.target = self.target
         exchange.json_length = self.json_length
         exchange.accept = self.accept
+        exchange.routing_key = self.routing_key
         exchange.body = bytes(data[len(self.head) :])

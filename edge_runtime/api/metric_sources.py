@@ -9,8 +9,8 @@ from edge_runtime.cache.status import Status
 from edge_runtime.cache.status import Version as Kept
 from edge_runtime.catalog import Catalog
 from edge_runtime.metrics import ServerStatistics, VersionStatistics
-from edge_runtime.registry import UNKNOWN_VERSION, Entry
-from edge_runtime.routing import LoadedVersion
+from edge_runtime.registry_entry import UNKNOWN_VERSION, Entry
+from edge_runtime.routing import PERMYRIAD, LoadedVersion
 
 GONE_MAX: Final = 4  # versions of a model that are served no more and whose counters are told
 
@@ -79,10 +79,15 @@ class Sources:
                 last=entry.loaded or entry.last,
                 cache=self.cache_counters(entry.name, entry.text),
                 kept=stored.get((entry.name, entry.text)),
+                share=self._share(entry),
             )
             for entry in _told(self.catalog.entries())
             if self.shows(entry.name)
         ]
+
+    def _share(self, entry: Entry) -> float | None:
+        traffic = self.catalog.traffic(entry.name)
+        return None if traffic is None else traffic.shares.get(entry.version, 0) / PERMYRIAD
 
     def cache_counters(self, name: str, version: str) -> Counters | None:
         """Give the counters of a version's cache; ``None``: it has none."""
@@ -99,6 +104,7 @@ class Version(NamedTuple):
         last: What is in memory, or was before; ``None``: it was never loaded.
         cache: Counters of its cache; ``None``: it has none.
         kept: How much its cache keeps now; ``None`` likewise.
+        share: Of the requests that name no version, 0 to 1; ``None``: nobody directed them.
     """
 
     labels: tuple[str, str]
@@ -106,6 +112,7 @@ class Version(NamedTuple):
     last: LoadedVersion | None
     cache: Counters | None
     kept: Kept | None
+    share: float | None = None
 
     @property
     def in_memory(self) -> LoadedVersion | None:

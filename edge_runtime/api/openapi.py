@@ -20,6 +20,7 @@ _BINARY: Final = {
         }
     }
 }
+_TAR: Final = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 _REFERENCE: Final = "#/components/schemas/{name}"
 
 
@@ -38,7 +39,9 @@ def document(data: tuple[Route, ...], admin: tuple[Route, ...]) -> dict[str, Any
     rows += [(route, "admin") for route in admin if (route.method, route.path) not in known]
     structs: list[Any] = [ErrorBody]
     for route, _ in rows:
-        structs += [struct for struct in (route.request, route.response) if struct is not None]
+        structs += [
+            struct for struct in (route.request, route.response) if struct not in {None, bytes}
+        ]
     unique = list(dict.fromkeys(structs))
     schemas, components = msgspec.json.schema_components(unique, ref_template=_REFERENCE)
     schema_of = dict(zip(unique, schemas, strict=True))
@@ -79,17 +82,37 @@ def _operation(route: Route, door: str, schema_of: dict[Any, dict[str, Any]]) ->
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in re.findall(r"\{(\w+)\}", route.path)
     ]
+    if route.query is not None:
+        parameters += _query(route.query)
     if parameters:
         operation["parameters"] = parameters
-    if route.request is not None:
-        is_infer = route.path.endswith("/infer")
-        is_prediction = is_infer or route.path.endswith("predict")
+    if route.request is bytes:
+        operation["requestBody"] = {"required": True, "content": _TAR}
+    elif route.request is not None:
         content = {_JSON: {"schema": schema_of[route.request]}}
-        if is_infer:
+        if route.path.endswith("/infer"):
             content |= _BINARY
             response["content"] |= _BINARY
-        operation["requestBody"] = {"required": is_prediction, "content": content}
+        operation["requestBody"] = {"required": _needs_body(route), "content": content}
     return operation
+
+
+def _needs_body(route: Route) -> bool:
+    """Say whether something in the body has to be said."""
+    if route.request is None or route.path.endswith(("/infer", "predict")):
+        return route.request is not None
+    fields = msgspec.structs.fields(route.request)
+    return any(field.required for field in fields)
+
+
+def _query(struct: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a struct's class
+    """Describe each field of a query, all of which may be left out."""
+    schema = msgspec.json.schema(struct)
+    fields: dict[str, Any] = schema["$defs"][struct.__name__]["properties"]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": field}
+        for name, field in fields.items()
+    ]
 
 
 def _operation_id(route: Route) -> str:

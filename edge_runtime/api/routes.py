@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.errors import EdgeRuntimeError, InvalidRequestError
+from edge_runtime.protocol.messages import InferRequest
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +25,9 @@ class Route(NamedTuple):
         path: With ``{name}`` for one percent-encoded segment, ``{version}`` for a number.
         handler: Answers.
         summary: One line for ``openapi.json``.
-        request: Struct of the JSON body, or ``None``.
+        request: Struct of the JSON body, or ``None``; ``bytes``: a tar.
         response: Struct of the JSON answer, or ``None`` for another media type.
+        query: Struct of the query, or ``None``.
     """
 
     method: str
@@ -34,6 +36,7 @@ class Route(NamedTuple):
     summary: str
     request: type | None = None
     response: type | None = None
+    query: type | None = None
 
 
 class Match(NamedTuple):
@@ -70,6 +73,9 @@ class Router:
                 self._remembered[key] = match
             match.handler(exchange, match.names)
         except EdgeRuntimeError as error:
+            if exchange.infer is None and match is not None and "name" in match.names:
+                names = match.names  # refused before it was decoded: the log names the model
+                exchange.infer = InferRequest(names["name"], names.get("version", ""))
             exchange.refused(error)
         except Exception:  # noqa: BLE001 - the outermost frame; it is logged
             # A defect of ours must not take the daemon down, and its traceback is not for clients.

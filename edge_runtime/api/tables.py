@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from edge_runtime.api.admins import only_admins
 from edge_runtime.api.cache_door import CacheDoor
 from edge_runtime.api.compat import schemas as compat
 from edge_runtime.api.compat.plain import Plain
@@ -9,13 +10,16 @@ from edge_runtime.api.compat.tensorflow_serving import TensorFlowServing
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.openapi import document
+from edge_runtime.api.release_door import ReleaseDoor
 from edge_runtime.api.routes import Handler, Route
 from edge_runtime.cache import status
+from edge_runtime.protocol import release_schemas as releases
 from edge_runtime.protocol import schemas
 
 _MODEL: Final = "/v2/models/{name}"
 _VERSION: Final = "/v2/models/{name}/versions/{version}"
 _REPOSITORY: Final = "/v2/repository/models/{name}"
+_RELEASES: Final = "/admin/releases"
 _V1: Final = "/v1/models/{name}"
 
 
@@ -37,15 +41,66 @@ def data_routes(handlers: Handlers) -> tuple[Route, ...]:
 
 
 def admin_routes(handlers: Handlers) -> tuple[Route, ...]:
-    """For those who change what is served."""
+    """For those who change what is served; those whom ``release.admins`` admits, if it is set."""
     load, unload = "Load a model, or its new files", "Unload a model"
+    clear = "Clear the prediction cache"
     cache = CacheDoor(handlers)
-    return (
-        *_shared_routes(handlers, handlers.every_metric),
+    changes = (
         _post(f"{_REPOSITORY}/load", handlers.load, load, schemas.LoadRequest),
         _post(f"{_REPOSITORY}/unload", handlers.unload, unload, schemas.LoadRequest),
+        _post("/v2/cache/clear", cache.clear, clear, status.ClearRequest),
+        *_release_orders(ReleaseDoor(handlers)),
+    )
+    return (
+        *_shared_routes(handlers, handlers.every_metric),
         _get("/v2/cache/stats", cache.stats, "How the prediction cache does", status.Status),
-        _post("/v2/cache/clear", cache.clear, "Clear the prediction cache", status.ClearRequest),
+        *_release_questions(ReleaseDoor(handlers)),
+        *(row._replace(handler=only_admins(handlers, row.handler)) for row in changes),
+    )
+
+
+def _release_orders(door: ReleaseDoor) -> tuple[Route, ...]:
+    """Orders: each answers when it is recorded, and goes on if the caller leaves."""
+    bundle = _post(
+        "/admin/bundles", door.stage_tar, "Stage a bundle sent as tar", bytes, releases.Release
+    )
+    about_a_model = (
+        ("promote", door.promote, "Take the release under way to its next decision"),
+        ("rollback", door.rollback, "Go back, and keep the fleet's orders out"),
+        ("abort", door.abort, "End the release under way"),
+        ("hold", door.hold, "Keep the fleet's orders out"),
+        ("clear", door.clear, "Let the fleet's orders in again"),
+    )
+    split = (releases.TrafficRequest, releases.ModelReleases)
+    return (
+        _post(_RELEASES, door.stage, "Stage a bundle", releases.StageRequest, releases.Release),
+        bundle._replace(query=releases.StageQuery),
+        *(
+            _post(
+                f"{_RELEASES}/{{name}}/{verb}",
+                handler,
+                summary,
+                releases.ReasonRequest,
+                releases.ModelReleases,
+            )
+            for verb, handler, summary in about_a_model
+        ),
+        _post("/admin/models/{name}/traffic", door.traffic, "Split a model's traffic", *split),
+        _post("/admin/keyring", door.keyring, "Install a newer keyring", bytes, releases.Trust),
+    )
+
+
+def _release_questions(door: ReleaseDoor) -> tuple[Route, ...]:
+    of_model = f"{_RELEASES}/{{name}}"
+    history = (
+        _get(f"{of_model}/history", door.history, "What happened to a model", releases.History),
+        _get("/admin/history", door.history, "What happened", releases.History),
+    )
+    return (
+        _get(_RELEASES, door.status, "How the releases of every model do", releases.Releases),
+        _get(of_model, door.status_of, "How a model's releases do", releases.ModelReleases),
+        *(row._replace(query=releases.HistoryQuery) for row in history),
+        _get(f"{of_model}/explain", door.explain, "Why it is so", releases.Explanation),
     )
 
 

@@ -124,6 +124,18 @@ _REQUESTS: Final = (
         "reason",
     ),
     _family(
+        "edge_runtime_request_fallbacks_total",
+        "counter",
+        "Failed predictions that another version of the model answered.",
+        _counted(lambda counters: counters.fallbacks),
+    ),
+    _family(
+        "edge_runtime_traffic_share",
+        "gauge",
+        "Share of the predictions that name no version, 0 to 1, where it was set.",
+        lambda version: version.share,
+    ),
+    _family(
         "edge_runtime_request_duration_seconds",
         "histogram",
         "Answered predictions, from decoded to written.",

@@ -68,7 +68,7 @@ class Debt:
             found = msgspec.json.decode(self._path.read_bytes(), type=_Note)
         except FileNotFoundError:
             found = _Note()
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError):
             found = _Note(everything=True)  # something was to go, and nobody can say what
         self.everything |= found.everything
         self.identities |= found.identities

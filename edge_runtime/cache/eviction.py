@@ -4,7 +4,7 @@ What was written first leaves first, which is also what would end its life first
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from edge_runtime.cache.life import SLACK_S
@@ -103,6 +103,7 @@ class Eviction:
                     break
                 doomed.append(row)
                 excess -= row.size
+            _check_found(doomed)
             self._remove(doomed)
 
     def limit_all(self, most_bytes: int, most_entries: int) -> None:
@@ -122,7 +123,9 @@ class Eviction:
                 "SELECT id, version, size, fingerprint FROM answers ORDER BY id LIMIT ?",
                 (min(excess, CHUNK),),
             )
-            self._remove([_Doomed(*row) for row in rows.fetchall()])
+            doomed = [_Doomed(*row) for row in rows.fetchall()]
+            _check_found(doomed)
+            self._remove(doomed)
 
     def forget(self, version: int) -> bool:
         """Remove some rows of a version; whether there may be more."""
@@ -153,6 +156,16 @@ class Eviction:
             self.gone.add(row.fingerprint)
             identity = self._versions[row.version].identity
             self.evicted[identity] = self.evicted.get(identity, 0) + 1
+
+
+def _check_found(rows: Sequence[_Doomed]) -> None:
+    """Make sure that there are rows where some were counted; else this would never end.
+
+    Raises:
+        sqlite3.DatabaseError: There are none: the file contradicts itself.
+    """
+    if not rows:
+        raise sqlite3.DatabaseError("there are fewer answers in the file than were counted")
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -69,6 +69,12 @@ class Front:
         """Give the room of a model, a new one if it has none."""
         return self._rooms.setdefault(model, Room())
 
+    def close_room(self, model: str) -> None:
+        """Forget a model of which nothing is kept, and nothing will be before ``room`` is asked."""
+        room = self._rooms.get(model)
+        if room is not None and not room.residents:
+            del self._rooms[model]
+
     def get(self, room: Room, key: bytes) -> Resident | None:
         """Find an answer, and note that it was used."""
         resident = room.residents.get(key)

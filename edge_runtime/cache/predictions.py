@@ -144,8 +144,11 @@ class PredictionCache:
     def forget(self, model: str, version: str) -> None:
         """Forget every answer of a version that was let go for good."""
         cache = self._caches.pop((model, version), None)
-        if cache is not None:
-            self._close(cache)
+        if cache is None:
+            return
+        self._close(cache)
+        if all(name != model for name, _ in self._caches):
+            self._parts.front.close_room(model)  # new names may come for ever
 
     def clear(self, model: str = "", done: Callable[[str], None] = lambda _: None) -> None:
         """Remove every answer of a model, or of all; from now on none of them is given.

@@ -62,6 +62,7 @@ class Asked(NamedTuple):
         deadline_ns: When to stop waiting for somebody else's run; 0: never.
         expired: Called then.
         measures: Whether it may run just to find out how long that takes.
+        asks_again: Whether it asks again before it runs: only an answer is counted now.
     """
 
     started: int
@@ -72,3 +73,4 @@ class Asked(NamedTuple):
     deadline_ns: int
     expired: Callable[[], None]
     measures: bool
+    asks_again: bool

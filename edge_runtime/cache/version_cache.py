@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_LOWEST_URGENCY: Final = 2**31  # where priority 0, the default, sorts: behind every stated one
+_LOWEST_URGENCY: Final = 2**64  # where priority 0, the default, sorts: behind all of 64 bits
 _NS: Final = 1e9
 _READ_S_MIN: Final = 0.002
 _READ_S_MAX: Final = 0.25
@@ -93,6 +93,7 @@ class VersionCache:
         deadline_ns: int = 0,
         expired: Callable[[], None] = lambda: None,
         measures: bool = False,
+        asks_again: bool = False,
     ) -> None:
         """Answer from what is kept, or have it run. Exactly one of both is called, now or later.
 
@@ -107,20 +108,24 @@ class VersionCache:
             deadline_ns: Monotonic; the wait for somebody else's run ends then. 0: it does not.
             expired: Called then, and neither of both is.
             measures: Whether it may now and then run all the same, to learn what a run takes.
+            asks_again: Whether ``run`` asks again, once the model is there: only an answer is
+                counted now, or one request would be counted twice.
         """
         started = perf_counter_ns()
         if not self._is_for(uid) or not self.worth.admits():
-            self.counters.bypassed += 1
+            self.counters.bypassed += not asks_again
             run(None)
             return
-        asked = Asked(started, names, answer, run, priority, deadline_ns, expired, measures)
+        asked = Asked(
+            started, names, answer, run, priority, deadline_ns, expired, measures, asks_again
+        )
         self._name(feeds, names, uid, partial(self._look, asked))
 
     def _look(self, asked: Asked, key: bytes | None) -> None:
         """Look the answer up where it is found soonest."""
         started, names, answer, run, priority, *_ = asked
         if key is None:
-            self.counters.misses += 1
+            self.counters.misses += not asked.asks_again
             run(None)
             return
         resident = self._parts.front.get(self._room, key)
@@ -138,7 +143,7 @@ class VersionCache:
         joins = Waiter(
             urgency,
             partial(self._joined, asked_ns, names, answer),
-            partial(self._takes_over, key, names, run),
+            partial(self._takes_over, key, asked),
             asked.deadline_ns,
             asked.expired,
         )
@@ -158,7 +163,7 @@ class VersionCache:
                 self.worth.read(ns)
                 hit = self._believed(kept, generation, self.policy.ttl_s, names)
                 if hit is None or kept is None:
-                    self._miss(ns, asked_ns)
+                    self._miss(asked, ns, asked_ns)
                     _begin(run, ticket)
                 else:
                     self._reside(key, kept)
@@ -174,7 +179,7 @@ class VersionCache:
 
             disk.read(key, self._patience_s(), came)
             return
-        self._miss(asked_ns, asked_ns)
+        self._miss(asked, asked_ns, asked_ns)
         _begin(run, ticket)
 
     def stale(
@@ -288,10 +293,10 @@ class VersionCache:
         ticket = Ticket(lambda _, run_ns: self.worth.ran(run_ns), lambda: None, hit)
         _begin(run, ticket)
 
-    def _takes_over(self, key: bytes, names: Sequence[str], run: Run) -> None:
+    def _takes_over(self, key: bytes, asked: Asked) -> None:
         """Run, because whoever should have run could not."""
-        self.counters.misses += 1
-        run(self._ticket(key, names, self._parts.flights.of(key)))
+        self.counters.misses += not asked.asks_again
+        asked.run(self._ticket(key, asked.names, self._parts.flights.of(key)))
 
     def _believed(
         self, kept: Entry | None, generation: int, life_s: float, names: Sequence[str]
@@ -357,7 +362,9 @@ class VersionCache:
         self.counters.hit_ns += ns
         self.worth.hit(lookup_ns, run_ns)
 
-    def _miss(self, ns: int, lookup_ns: int) -> None:
+    def _miss(self, asked: Asked, ns: int, lookup_ns: int) -> None:
+        if asked.asks_again:
+            return
         self.counters.misses += 1
         self.counters.miss_ns += ns
         self.worth.miss(lookup_ns)

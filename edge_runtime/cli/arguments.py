@@ -1,11 +1,17 @@
 """The arguments of every command, in one place and without importing what they do."""
 
 import argparse
-from typing import Any, Final
+from typing import Any
 
+from edge_runtime.cli import bundle_arguments, release_arguments
+from edge_runtime.cli.argument_types import (
+    command,
+    not_empty,
+    not_negative,
+    positive,
+    positive_seconds,
+)
 from edge_runtime.locations import ADMIN_SOCKET_NAME, RUNTIME_SOCKET_NAME
-
-SECONDS_MAX: Final = 86_400.0  # a day; larger numbers are slips
 
 _Commands = Any  # argparse keeps the type of its subparsers to itself
 
@@ -20,21 +26,12 @@ def add_all(commands: _Commands) -> None:
     _add_top(commands)
     _add_bench(commands)
     _add_cache(commands)
-
-
-def _command(commands: _Commands, name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser
+    bundle_arguments.add(commands)
+    release_arguments.add(commands)
 
 
 def _add_serve(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "serve",
         "Serve models until SIGTERM.",
@@ -49,28 +46,28 @@ def _add_serve(commands: _Commands) -> None:
     parser.add_argument(
         "--socket",
         metavar="P",
-        type=_not_empty,
+        type=not_empty,
         help=f"data socket (default: {RUNTIME_SOCKET_NAME})",
     )
     parser.add_argument(
         "--admin-socket",
         metavar="P",
-        type=_not_empty,
+        type=not_empty,
         help=f"admin socket (default: {ADMIN_SOCKET_NAME} beside it)",
     )
     parser.add_argument(
         "--http",
         metavar="HOST:PORT",
-        type=_not_empty,
+        type=not_empty,
         help="also listen on loopback TCP, for example 127.0.0.1:8000",
     )
-    parser.add_argument("--state-dir", metavar="D", type=_not_empty, help="state directory")
-    parser.add_argument("--config", metavar="F.toml", type=_not_empty, help="configuration file")
+    parser.add_argument("--state-dir", metavar="D", type=not_empty, help="state directory")
+    parser.add_argument("--config", metavar="F.toml", type=not_empty, help="configuration file")
     parser.add_argument("--log-format", choices=("text", "json"), help="format of the log")
 
 
 def _add_config(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "config",
         "Print the resolved configuration.",
@@ -78,7 +75,7 @@ def _add_config(commands: _Commands) -> None:
         "  edge-runtime config --config /etc/edge-runtime.toml\n"
         "  EDGE_RUNTIME__LIMITS__BODY_BYTES=1000000 edge-runtime config --json",
     )
-    parser.add_argument("--config", metavar="F.toml", type=_not_empty, help="configuration file")
+    parser.add_argument("--config", metavar="F.toml", type=not_empty, help="configuration file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of TOML")
 
 
@@ -86,14 +83,14 @@ def _client_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         metavar="P",
-        type=_not_empty,
+        type=not_empty,
         help="the daemon's data socket, or http://HOST:PORT "
         f"(default: $EDGE_RUNTIME_SOCKET, else this user's {RUNTIME_SOCKET_NAME})",
     )
     parser.add_argument(
         "--timeout",
         metavar="S",
-        type=_positive_seconds,
+        type=positive_seconds,
         help="seconds until a request is given up (default: 30)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
@@ -110,7 +107,7 @@ def _input_option(parser: Any) -> None:  # noqa: ANN401 - a parser or a group of
 
 
 def _add_predict(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "predict",
         "Ask the daemon for one prediction.",
@@ -140,7 +137,7 @@ def _add_predict(commands: _Commands) -> None:
     parser.add_argument(
         "--class",
         dest="classes",
-        type=_positive,
+        type=positive,
         default=0,
         metavar="N",
         help="show the N highest values of each output, with index and label (default outputs: "
@@ -150,7 +147,7 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_models(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "models",
         "List the daemon's models, what they take and what they give.",
@@ -162,7 +159,7 @@ def _add_models(commands: _Commands) -> None:
 
 
 def _add_status(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "status",
         "Tell whether the daemon is live and ready, and how its models do.",
@@ -175,7 +172,7 @@ def _add_status(commands: _Commands) -> None:
 
 
 def _add_top(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "top",
         "Show what the daemon does, live: the busiest models first.",
@@ -194,7 +191,7 @@ def _add_top(commands: _Commands) -> None:
         "-n",
         "--interval",
         metavar="S",
-        type=_positive_seconds,
+        type=positive_seconds,
         default=2.0,
         help="seconds between two looks (default: 2)",
     )
@@ -203,7 +200,7 @@ def _add_top(commands: _Commands) -> None:
 
 
 def _add_bench(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "bench",
         "Measure how long the daemon takes to answer, and how much it answers.",
@@ -220,21 +217,21 @@ def _add_bench(commands: _Commands) -> None:
     parser.add_argument("--version", metavar="V", default="", help="version (default: any)")
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument(
-        "--requests", type=_positive, metavar="N", help="requests to measure (default: 1000)"
+        "--requests", type=positive, metavar="N", help="requests to measure (default: 1000)"
     )
     amount.add_argument(
-        "--duration", type=_positive_seconds, metavar="S", help="seconds to measure instead"
+        "--duration", type=positive_seconds, metavar="S", help="seconds to measure instead"
     )
     parser.add_argument(
         "--concurrency",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="C",
         help="requests under way at once (default: 1)",
     )
     parser.add_argument(
         "--warmup",
-        type=_not_negative,
+        type=not_negative,
         default=20,
         metavar="N",
         help="requests before the measurement (default: 20)",
@@ -242,7 +239,7 @@ def _add_bench(commands: _Commands) -> None:
     _input_option(parser)
     parser.add_argument(
         "--batch",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="rows of random inputs whose first axis varies (default: 1)",
@@ -254,7 +251,7 @@ def _add_bench(commands: _Commands) -> None:
 
 
 def _add_cache(commands: _Commands) -> None:
-    parser = _command(
+    parser = command(
         commands,
         "cache",
         "Look into the prediction cache, clear it, or export what it keeps.",
@@ -270,18 +267,18 @@ def _add_cache(commands: _Commands) -> None:
         "Inputs are not there at all: of a question only a digest is kept.",
     )
     parser.add_argument("action", choices=("stats", "clear", "export"), help="what to do")
-    parser.add_argument("--state-dir", metavar="D", type=_not_empty, help="state directory")
+    parser.add_argument("--state-dir", metavar="D", type=not_empty, help="state directory")
     parser.add_argument(
         "--socket",
         metavar="P",
-        type=_not_empty,
+        type=not_empty,
         help="the daemon's admin socket (default: $EDGE_RUNTIME_ADMIN_SOCKET, else this user's "
         f"{ADMIN_SOCKET_NAME})",
     )
     parser.add_argument(
         "--timeout",
         metavar="S",
-        type=_positive_seconds,
+        type=positive_seconds,
         help="seconds until a request is given up (default: 30)",
     )
     parser.add_argument("--model", metavar="NAME", default="", help="this model only")
@@ -295,32 +292,3 @@ def _add_cache(commands: _Commands) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="", help="export: write here, for its owner only"
     )
-
-
-def _not_empty(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty; give a value, or leave the option out")
-    return text
-
-
-def _positive(text: str) -> int:
-    number = _not_negative(text)
-    if not number:
-        raise argparse.ArgumentTypeError("it must be 1 or more")
-    return number
-
-
-def _not_negative(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _positive_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0 < seconds <= SECONDS_MAX:
-        raise argparse.ArgumentTypeError(f"it must be above 0 and at most {SECONDS_MAX:g} seconds")
-    return seconds

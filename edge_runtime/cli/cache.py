@@ -26,7 +26,7 @@ from edge_runtime.errors import (
     TransportError,
 )
 from edge_runtime.exit_codes import ExitCode
-from edge_runtime.locations import state_directory
+from edge_runtime.locations import ADMIN_SOCKET_NAME, state_directory
 
 _MIB: Final = 1 << 20
 _TITLES: Final = (
@@ -114,7 +114,14 @@ def _ask(daemon: _Daemon, options: argparse.Namespace) -> Status | None:
     """Ask the daemon, if there is one; one that was named must be there."""
     try:
         return daemon.status()
-    except (TransportError, ForbiddenError, ModelNotFoundError):
+    except ModelNotFoundError as error:
+        if options.socket:
+            raise ConfigError(
+                f"{options.socket} answers predictions and does not know its cache; --socket takes "
+                f"the daemon's admin socket (as a rule {ADMIN_SOCKET_NAME})"
+            ) from error
+        return None
+    except (TransportError, ForbiddenError):
         if options.socket:
             raise
         return None

@@ -237,6 +237,11 @@ def change(target: str, body: bytes) -> Call[None]:
     return Call("POST", target, _nothing, (body,))
 
 
+def order(target: str, body: Buffer, kind: type[T]) -> Call[T]:
+    """Ask for a change that answers with JSON of a known form, at a path without a name here."""
+    return Call("POST", target, _struct(kind), (body,))
+
+
 def prediction(answer: Answer) -> Prediction:
     """Decode a successful answer to ``infer``.
 

@@ -19,7 +19,12 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.binary_answers import encode_binary
 from edge_runtime.protocol.json_data import decode_data, from_elements, reason
 from edge_runtime.protocol.known_json import BYTES_MAX, KnownJsons
-from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
+from edge_runtime.protocol.messages import (
+    ROUTING_KEY_BYTES_MAX,
+    InferRequest,
+    InferResponse,
+    RequestedOutput,
+)
 from edge_runtime.protocol.schemas import (
     InferInput,
     InferOutput,
@@ -41,6 +46,7 @@ _Parameters = dict[str, ParameterValue]
 
 _NONE: Final[_Parameters] = {}
 _NOTHING: Final = memoryview(b"")
+_COUNT_MAX: Final = 2**64 - 1  # JSON knows no limit, clocks and heaps do: fair_queue counts on it
 _request_decoder = msgspec.json.Decoder(InferRequestBody)
 _known: Final = KnownJsons()
 _encode: Final = msgspec.json.Encoder().encode
@@ -208,6 +214,8 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
         parameters["priority"] = request.priority
     if request.timeout_us:
         parameters["timeout"] = request.timeout_us
+    if request.routing_key:
+        parameters["routing_key"] = request.routing_key
     if parameters:
         message["parameters"] = parameters
     if request.outputs is not None:
@@ -330,6 +338,8 @@ def _apply_parameters(request: InferRequest, parameters: _Parameters) -> None:
     request.binary_outputs = _flag(parameters, "binary_data_output", "the request", default=False)
     request.priority = _count(parameters, "priority")
     request.timeout_us = _count(parameters, "timeout")
+    if "routing_key" in parameters:
+        request.routing_key = _key(parameters["routing_key"])
 
 
 def _flag(parameters: _Parameters, key: str, where: str, *, default: bool) -> bool:
@@ -341,9 +351,18 @@ def _flag(parameters: _Parameters, key: str, where: str, *, default: bool) -> bo
 
 def _count(parameters: _Parameters, key: str) -> int:
     value = parameters.get(key, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidRequestError(f"parameter {key!r} must be an integer, 0 or above")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_MAX:
+        raise InvalidRequestError(f"parameter {key!r} must be an integer, 0 or above, of 64 bits")
     return value
+
+
+def _key(value: ParameterValue) -> str:
+    if isinstance(value, bool | float) or len(str(value).encode()) > ROUTING_KEY_BYTES_MAX:
+        raise InvalidRequestError(
+            "parameter 'routing_key' must be a text or an integer of at most "
+            f"{ROUTING_KEY_BYTES_MAX} bytes"
+        )
+    return str(value)
 
 
 def _size(name: str, value: ParameterValue) -> int:

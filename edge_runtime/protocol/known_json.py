@@ -39,7 +39,15 @@ class KnownJson:
         binary_bytes: Length of the binary part.
     """
 
-    __slots__ = ("_binary", "_outputs", "_places", "_priority", "_timeout_us", "binary_bytes")
+    __slots__ = (
+        "_binary",
+        "_outputs",
+        "_places",
+        "_priority",
+        "_routing_key",
+        "_timeout_us",
+        "binary_bytes",
+    )
 
     def __init__(self, request: InferRequest, inputs: list[InferInput], binary_bytes: int) -> None:
         self.binary_bytes = binary_bytes
@@ -47,6 +55,7 @@ class KnownJson:
         self._binary = request.binary_outputs
         self._priority = request.priority
         self._timeout_us = request.timeout_us
+        self._routing_key = request.routing_key
         self._places: list[_Place] = []
         start = 0
         for entry in inputs:
@@ -71,6 +80,7 @@ class KnownJson:
             binary_outputs=self._binary,
             priority=self._priority,
             timeout_us=self._timeout_us,
+            routing_key=self._routing_key,
         )
 
 

@@ -1,6 +1,6 @@
 """What a prediction is, whichever door it came through."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -9,6 +9,9 @@ from edge_runtime.datatypes import Datatype
 from edge_runtime.tensors import Array, Tensor
 
 Parameters = dict[str, str | int | float | bool]
+
+ROUTING_KEY_BYTES_MAX: Final = 256
+"""Longest key of a request, in UTF-8: a split looks at it each time."""
 
 
 class RequestedOutput(NamedTuple):
@@ -56,6 +59,9 @@ class InferRequest(msgspec.Struct):
         raw_input: The whole body as the only input's elements (raw binary request), or ``None``.
         priority: 0 for the default, 1 for the highest, larger is lower (schedule_policy).
         timeout_us: If above 0, microseconds after which it must not be run any more.
+        routing_key: What a split of the model's traffic goes by; empty: its connection.
+        is_version_ours: Whether ``model_version`` was chosen here, so that another version may
+            answer in its place.
         cancelled: Set when the client is gone: what has not started need not start.
         caller: Who asks, as the kernel says.
         spent: What it took, once it is about to be answered with an error, or if that is wanted.
@@ -70,9 +76,16 @@ class InferRequest(msgspec.Struct):
     raw_input: memoryview | bytes | None = None
     priority: int = 0
     timeout_us: int = 0
+    routing_key: str = ""
+    is_version_ours: bool = False
     cancelled: bool = False
     caller: Peer = NOBODY
     spent: Spent | None = None
+
+    @property
+    def split_key(self) -> str:
+        """What a split of the model's traffic goes by; asked only where there is one."""
+        return self.routing_key or str(self.caller.connection)
 
 
 class OutputTensor(msgspec.Struct):

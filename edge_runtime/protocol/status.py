@@ -14,6 +14,8 @@ STATUS: Final[dict[type[errors.EdgeRuntimeError], int]] = {
     errors.ModelNotFoundError: 404,
     errors.RequestTooLargeError: 413,
     errors.UnsupportedError: 501,
+    errors.SignatureError: 403,
+    errors.StorageError: 507,
     errors.ArtifactError: 400,  # of ``load``: Triton answers the same
     errors.UnavailableError: 503,
     errors.EdgeRuntimeError: 500,
@@ -31,6 +33,7 @@ _ERROR: Final[dict[int, type[errors.EdgeRuntimeError]]] = {
     500: errors.ModelFailedError,
     501: errors.UnsupportedError,
     503: errors.UnavailableError,
+    507: errors.StorageError,
 }
 
 

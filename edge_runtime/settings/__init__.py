@@ -7,6 +7,7 @@ from edge_runtime.settings.daemon import Config, Http, Limits, Log, Sockets
 from edge_runtime.settings.engine import Batching, Cache, Engine
 from edge_runtime.settings.group import SECONDS_MAX, Settings
 from edge_runtime.settings.model import Model, VersionPolicy
+from edge_runtime.settings.release import Release, Thresholds
 
 __all__ = [
     "SECONDS_MAX",
@@ -18,7 +19,9 @@ __all__ = [
     "Limits",
     "Log",
     "Model",
+    "Release",
     "Settings",
     "Sockets",
+    "Thresholds",
     "VersionPolicy",
 ]

@@ -7,6 +7,7 @@ from msgspec import Meta
 from edge_runtime.settings.engine import Batching, Cache, Engine
 from edge_runtime.settings.group import SECONDS_MAX, Settings
 from edge_runtime.settings.model import Model
+from edge_runtime.settings.release import Release
 
 
 class Sockets(Settings, frozen=True):
@@ -195,5 +196,6 @@ class Config(Settings, frozen=True):
     engine: Engine = Engine()
     batching: Batching = Batching()
     cache: Cache = Cache()
+    release: Release = Release()
     limits: Limits = Limits()
     log: Log = Log()

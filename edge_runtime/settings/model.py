@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.release import Thresholds
 
 
 class VersionPolicy(Settings, frozen=True):
@@ -109,3 +110,6 @@ class Model(Settings, frozen=True):
             "beyond `cache_ttl_s`, marked `stale`; 0: none are given while it cannot run.",
         ),
     ] = 0.0
+    release: Annotated[
+        Thresholds, Meta(description="What a new version must reach beside the active one.")
+    ] = Thresholds()

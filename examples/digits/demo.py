@@ -1,8 +1,10 @@
-"""``make demo``: serve the quantized digits, and ask for answers as three kinds of users would.
+"""``make demo``: serve the quantized digits, ask for answers, and release two new versions.
 
 Starts the installed daemon in a private folder, sends it held-out images through ``curl``, the
-``edge-runtime`` command and the Python client, compares every answer with the truth, and stops it.
-Ends with 0 only if all of them were right enough.
+``edge-runtime`` command and the Python client, and compares every answer with the truth. Then,
+under steady requests, a bad version is released, which removes itself, and a good one, which stays.
+Ends with 0 only if the answers were right enough, no request failed and both releases ended as they
+must.
 """
 
 import json
@@ -13,13 +15,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.client import Client
 from edge_runtime.errors import EdgeRuntimeError
+
+if TYPE_CHECKING:
+    from examples.digits import release
+else:  # the file beside this one, found there when this one is run as a script
+    import release
 
 HERE: Final = Path(__file__).parent
 COMMAND: Final = str(Path(sys.executable).with_name("edge-runtime"))
@@ -33,25 +40,30 @@ def main() -> int:
     data = np.load(HERE / "test.npz", allow_pickle=False)
     images: NDArray[np.float32] = data["image"]
     labels: NDArray[np.int64] = data["labels"]
-    with tempfile.TemporaryDirectory(prefix="edge-demo-") as folder:
-        socket = Path(folder) / "runtime.sock"
+    with tempfile.TemporaryDirectory(prefix="edge-demo-") as name:
+        folder = Path(name)
+        socket, settings = folder / "runtime.sock", folder / "demo.toml"
+        settings.write_text(release.SETTINGS, "utf-8")
         model = f"digits={(HERE / 'digits-int8.onnx').resolve()}"
-        command = [COMMAND, "serve", model, "--socket", str(socket)]
-        _say(f"$ edge-runtime serve {model.replace(str(HERE.resolve()), 'examples/digits')}")
-        daemon = subprocess.Popen([*command, "--state-dir", str(Path(folder) / "state")])
+        shown = model.replace(str(HERE.resolve()), "examples/digits")
+        _say(f"demo.toml, for this demo:\n\n{release.SETTINGS}")
+        _say(f"$ edge-runtime serve {shown} --config demo.toml")
+        command = [COMMAND, "serve", model, "--config", str(settings), "--socket", str(socket)]
+        daemon = subprocess.Popen([*command, "--state-dir", str(folder / "state")])
         try:
             _wait(socket, daemon)
             right = [
-                _through_curl(socket, images[0], int(labels[0]), Path(folder)),
-                _through_cli(socket, images[1], int(labels[1]), Path(folder)),
+                _through_curl(socket, images[0], int(labels[0]), folder),
+                _through_cli(socket, images[1], int(labels[1]), folder),
                 _through_client(socket, images, labels),
+                release.show(socket, folder),
             ]
         finally:
             daemon.send_signal(signal.SIGTERM)
             ended = daemon.wait(START_S)
     _say(f"\nThe daemon was told to stop (SIGTERM) and ended with {ended}.")
     done = all(right) and ended == 0
-    _say("All answers were right." if done else "Something was WRONG, see above.")
+    _say("All went as it must." if done else "Something was WRONG, see above.")
     return 0 if done else 1
 
 

@@ -56,6 +56,10 @@ def _run(options: argparse.Namespace) -> int:
     except (QuantizeError, EdgeRuntimeError) as error:
         _say(error.message)
         return ExitCode.USAGE if _is_bad_input(error) else ExitCode.FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _say(f"{where}{error.strerror or error}; mend it, then the same command goes on")
+        return ExitCode.FAILED
     return code
 
 

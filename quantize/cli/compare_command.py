@@ -11,8 +11,10 @@ from quantize.cli.bars import bars
 from quantize.cli.output import print_json
 from quantize.comparison import compare, summary
 from quantize.data.reading import read_data
+from quantize.errors import BadInputError, StepFailedError
 from quantize.execution import open_runner
 from quantize.metrics import metric
+from quantize.signature import Signature
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,11 +22,11 @@ def run(options: argparse.Namespace) -> int:
 
     Raises:
         BadInputError: A model or the data cannot be used.
-        StepFailedError: A model cannot be run.
+        StepFailedError: A model fails while it runs.
     """
     first, second = (_model_file(path) for path in (options.first, options.second))
-    with open_runner(first) as runner:
-        signature = runner.signature
+    signature = _signature(first)
+    _signature(second)
     data = read_data(options.data, signature)
     found = compare(
         first,
@@ -44,6 +46,15 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(summary(found))
     return ExitCode.DONE
+
+
+def _signature(path: Path) -> Signature:
+    """Find what a model takes and gives; what cannot be loaded is the caller's to mend."""
+    try:
+        with open_runner(path) as runner:
+            return runner.signature
+    except StepFailedError as error:
+        raise BadInputError(f"{error.message}; name an ONNX file or a bundle") from error
 
 
 def _model_file(path: Path) -> Path:

@@ -96,6 +96,8 @@ def _tell(result: Result, *, as_json: bool) -> None:
         print_json(result.report)
         return
     print("\n".join(line for line in verdict(result.report) if line))
+    for note in result.report.notes:
+        print(f"Note: {note}")
     for step in result.report.next_steps:
         print(f"- {step}")
     print(f"report: {result.output / 'report.md'}")

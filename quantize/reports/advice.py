@@ -58,8 +58,8 @@ def _after_success(report: Report) -> list[str]:
     if not report.measured_here:
         steps.insert(
             0,
-            f"Measure the time on a {report.target} device: run the same command there, or "
-            "`edge-quantize verify BUNDLE`, before it is rolled out.",
+            f"Measure the time on a device of the class {report.target}: run the same command "
+            "there, or `edge-quantize verify BUNDLE`, before it is rolled out.",
         )
     chosen = next((each for each in report.trials if each.name == report.chosen), None)
     if (

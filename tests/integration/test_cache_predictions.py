@@ -281,12 +281,7 @@ def test_a_model_that_is_only_asleep_is_woken_for_what_is_too_old(
         tmp_path, model, cache_ttl_s=0.05, cache_stale_s=600, idle_unload_s=0.2
     ) as running:
         ask(running, 1.0)
-
-        def is_asleep() -> bool:
-            (entry,) = running.request("POST", "/v2/repository/index").json()
-            return "loads when asked" in entry.get("reason", "")
-
-        eventually(is_asleep, "the model's leaving memory")
+        eventually(lambda: is_asleep(running), "the model's leaving memory")
         again = ask(running, 1.0)
         assert again.parameters == {}
         assert counts(running)[0] == 2
@@ -300,3 +295,38 @@ def test_stale_answers_are_counted(tmp_path: Path, model: Path) -> None:
             assert ask(running, 1.0).parameters == {"stale": True}
         text = running.request("GET", "/metrics").body.decode()
         assert 'edge_runtime_requests_total{model="m",outcome="success",version="1"} 4.0' in text
+
+
+@pytest.mark.parametrize("is_unloaded", [True, False])
+def test_a_stale_answer_is_marked_at_every_door(
+    tmp_path: Path, model: Path, *, is_unloaded: bool
+) -> None:
+    ones = [1.0] * SIZE
+    tensor = {"name": "x", "shape": [1, SIZE], "datatype": "FP32", "data": ones}
+    doors: dict[str, dict[str, Any]] = {
+        "/v1/models/m:predict": {"instances": [ones]},
+        "/v1/models/m/versions/1:predict": {"inputs": [ones]},
+        "/predict": {"features": ones},
+        "/v2/models/m/infer": {"inputs": [tensor]},
+    }
+    path = tmp_path / "m.onnx"
+    shutil.copyfile(model, path)
+    with caching(tmp_path, path, cache_ttl_s=0.05, cache_stale_s=600, idle_unload_s=0.2) as running:
+        for door, body in doors.items():
+            assert "parameters" not in running.request("POST", door, body).json()
+        path.write_bytes(b"not a model")
+        if is_unloaded:
+            running.request("POST", "/v2/repository/models/m/unload", admin=True)
+        else:
+            eventually(lambda: is_asleep(running), "the model's leaving memory")
+        for door, body in doors.items():
+            answer = running.request("POST", door, body)
+            assert (answer.status, answer.json()["parameters"]) == (200, {"stale": True}), door
+        unknown = running.request("POST", "/predict", {"features": [2.0] * SIZE})
+        assert unknown.status == 503
+
+
+def is_asleep(running: Daemon) -> bool:
+    """Whether the model left memory and comes when asked."""
+    (entry,) = running.request("POST", "/v2/repository/index").json()
+    return "loads when asked" in entry.get("reason", "")

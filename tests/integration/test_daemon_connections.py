@@ -100,6 +100,7 @@ def test_a_greedy_user_is_refused_before_the_door_is_full_and_others_come_in(mod
             answer = excess.answer()
             assert answer.status == 503
             assert "this user has 6 connections open" in answer.json()["error"]
+            assert answer.headers["Retry-After"] == "1"
             assert excess.ends()
         other = stack.enter_context(Wire.of(running))
         other.send(INFER)

@@ -114,8 +114,10 @@ def test_three_models_share_a_budget_that_holds_two(tmp_path: Path, sizes: Sizes
             for name, constant in constants.items():
                 assert adds(running, name) == constant
                 assert memory(running, "Rss") <= budget + SLACK_BYTES
-        assert not in_memory(running, "a")
-        assert state(running, "a")[1].endswith("(c version 1 needs the room)")
+        assert in_memory(running, "c")
+        # Which of the others left depends on how long their loads took: a slow one stays longer.
+        (left,) = [name for name in ("a", "b") if not in_memory(running, name)]
+        assert state(running, left)[1].endswith(" version 1 needs the room)")
 
 
 def test_requests_on_all_models_at_once_are_all_answered_under_a_budget(

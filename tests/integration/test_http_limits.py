@@ -179,6 +179,7 @@ def test_connections_over_the_limit_are_told_503(model: Path) -> None:
             answer = excess.answer()
             assert answer.status == 503
             assert "3 connections" in answer.json()["error"]
+            assert answer.headers["Retry-After"] == "1"
             assert excess.ends()
         wires[0].send(INFER)
         assert numbers(wires[0].answer()) == [1.0, 2.0]

@@ -57,7 +57,14 @@ class Bridge:
             ) from error
 
     def when_loaded(
-        self, exchange: Exchange, name: str, version: str, then: Callable[[LoadedVersion], None]
+        self,
+        exchange: Exchange,
+        name: str,
+        version: str,
+        then: Callable[[LoadedVersion], None],
+        *,
+        is_split: bool = False,
+        may_be_stale: bool = False,
     ) -> None:
         """Go on with the version that answers; the one place where a door needs a signature.
 
@@ -68,6 +75,10 @@ class Bridge:
             name: The model.
             version: A number or an alias; empty leaves the choice to the runtime.
             then: Called once with it, now or when it is loaded.
+            is_split: Whether the version may be another than the default one, if the model's
+                traffic is split.
+            may_be_stale: Whether what is known of a version that cannot answer is enough: the
+                engine may have an older answer of it, and else says why not.
 
         Raises:
             ForbiddenError: The caller may not ask this model.
@@ -76,7 +87,7 @@ class Bridge:
         """
         self._handlers.inference.check_caller(name, exchange.connection.peer)
         catalog = self._handlers.catalog
-        loaded = route(catalog.table, name, version)
+        loaded = route(catalog.table, name, version, exchange if is_split else None)
         if loaded is not None:
             then(loaded)
             return
@@ -98,7 +109,13 @@ class Bridge:
                 raise
 
         user = exchange.connection.peer.uid
-        catalog.describe(name, version, go_on, lambda: waiting.cancelled, user=user)
+        try:
+            catalog.describe(name, version, go_on, lambda: waiting.cancelled, user=user)
+        except UnavailableError:
+            known = catalog.last_known(name, version) if may_be_stale else None
+            if known is None:
+                raise
+            then(known)
 
     def predict(
         self,
@@ -107,6 +124,8 @@ class Bridge:
         inputs: dict[str, Tensor],
         encode: Callable[[InferResponse], bytes],
         outputs: Sequence[RequestedOutput] | None = None,
+        *,
+        is_ours: bool,
     ) -> None:
         """Submit a prediction, and answer when it is there.
 
@@ -116,12 +135,14 @@ class Bridge:
             inputs: Tensors by input name.
             encode: Makes the JSON of the answer; may raise our errors.
             outputs: What is wanted; ``None`` means every output.
+            is_ours: Whether the version was chosen here: then another may answer in its place.
         """
         request = InferRequest(
             model_name=loaded.name,
             model_version=loaded.version,
             inputs=inputs,
             outputs=None if outputs is None else tuple(outputs),
+            is_version_ours=is_ours,
             caller=exchange.connection.peer,
         )
         exchange.infer = request
@@ -131,7 +152,7 @@ class Bridge:
                 exchange.refused(response)
                 return None
             try:
-                body = encode(response)
+                body = _marked(encode(response), response)
             except EdgeRuntimeError as error:  # an answer that JSON cannot carry
                 exchange.refused(error)
                 return error
@@ -139,3 +160,10 @@ class Bridge:
             return None
 
         self._handlers.inference.submit(request, reply)
+
+
+def _marked(body: bytes, response: InferResponse) -> bytes:
+    """Say in an answer, which is a JSON object, what ``/v2`` says of it: that it is stale."""
+    if not response.parameters:
+        return body
+    return b'%b,"parameters":%b}' % (body[:-1], msgspec.json.encode(response.parameters))

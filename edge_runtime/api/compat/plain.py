@@ -43,14 +43,16 @@ class Plain:
             exchange,
             asked.model or self._default(),
             str(asked.model_version),
-            partial(self._predict, exchange, asked.features, received),
+            partial(self._predict, exchange, asked, received),
+            is_split=True,
+            may_be_stale=True,
         )
 
     def _predict(
-        self, exchange: Exchange, given: msgspec.Raw, received: int, loaded: LoadedVersion
+        self, exchange: Exchange, asked: schemas.PlainRequest, received: int, loaded: LoadedVersion
     ) -> None:
         how = features.plan(loaded.signature)
-        rows = features.decode(how, given, loaded.name)
+        rows = features.decode(how, asked.features, loaded.name)
 
         def encode(response: InferResponse) -> bytes:
             found = features.predictions(how, rows.given, response)
@@ -58,7 +60,8 @@ class Plain:
             return _answer(prediction, confidence, response.model_version, received)
 
         inputs = {how.input.name: rows.tensor}
-        self._bridge.predict(exchange, loaded, inputs, encode, how.outputs)
+        is_ours = not str(asked.model_version)
+        self._bridge.predict(exchange, loaded, inputs, encode, how.outputs, is_ours=is_ours)
 
     def health(self, exchange: Exchange, _: Names) -> None:
         """Say whether models are in place."""

@@ -66,10 +66,16 @@ class TensorFlowServing:
                 f'Serving signature name: "{asked.signature_name}" not found in signature def: '
                 f"every model here has one signature, {SIGNATURE!r}"
             )
-        self._when_loaded(exchange, names, partial(self._predict, exchange, asked))
+        is_ours = not (names.get("label") or names.get("version"))
+        then = partial(self._predict, exchange, asked, is_ours)
+        self._when_loaded(exchange, names, then, is_split=True, may_be_stale=True)
 
     def _predict(
-        self, exchange: Exchange, asked: schemas.TensorFlowPredictRequest, loaded: LoadedVersion
+        self,
+        exchange: Exchange,
+        asked: schemas.TensorFlowPredictRequest,
+        is_ours: bool,  # noqa: FBT001 - bound by position
+        loaded: LoadedVersion,
     ) -> None:
         signature, depth = loaded.signature, self._bridge.json_depth
         if isinstance(asked.instances, msgspec.UnsetType):
@@ -84,7 +90,7 @@ class TensorFlowServing:
             raise InvalidRequestError(
                 "the request has both 'instances' (rows) and 'inputs' (columns): give one"
             )
-        self._bridge.predict(exchange, loaded, tensors, encode)
+        self._bridge.predict(exchange, loaded, tensors, encode, is_ours=is_ours)
 
     def unsupported(self, _exchange: Exchange, names: Names) -> None:
         """Refuse ``classify`` and ``regress``."""
@@ -116,13 +122,26 @@ class TensorFlowServing:
         exchange.json(_status(versions))
 
     def _when_loaded(
-        self, exchange: Exchange, names: Names, then: Callable[[LoadedVersion], None]
+        self,
+        exchange: Exchange,
+        names: Names,
+        then: Callable[[LoadedVersion], None],
+        *,
+        is_split: bool = False,
+        may_be_stale: bool = False,
     ) -> None:
         label = names.get("label", "")
         _check_label(label)
         with _unknown_label(label):
             version = label or names.get("version", "")
-            self._bridge.when_loaded(exchange, names["name"], version, then)
+            self._bridge.when_loaded(
+                exchange,
+                names["name"],
+                version,
+                then,
+                is_split=is_split,
+                may_be_stale=may_be_stale,
+            )
 
 
 def _check_label(label: str) -> None:

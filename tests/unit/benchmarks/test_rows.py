@@ -2,13 +2,14 @@
 
 import pytest
 
-from benchmarks import batching_rows, cache_rows, fairness_rows, overload_rows
+from benchmarks import batching_rows, cache_rows, fairness_rows, overload_rows, release_rows
 from benchmarks.counters import Counters, parse
 from benchmarks.fairness_rows import ANOTHER, DIGITS_PAIR, NOBODY, SAME, Round
 from benchmarks.load import Sample
 from benchmarks.overload_rows import Overload, pause_ms
 from benchmarks.paced import Wait
 from benchmarks.registry import ROWS
+from benchmarks.release_rows import ALONE, BAD, GOOD, Passage
 from benchmarks.results import Outcome, Spread
 from benchmarks.switch import Side, Switched
 from benchmarks.workload import WrongAnswerError
@@ -103,6 +104,27 @@ def test_the_cache_is_judged_only_where_it_must_cost_nothing() -> None:
     ]
 
 
+def passage(beside_ms: float, status: int = 200) -> Passage:
+    return Passage([Wait(200, beside_ms)], [Wait(status, 7.0)], ["committed"])
+
+
+def test_a_release_is_judged_by_the_waits_of_the_model_beside_it_round_by_round() -> None:
+    found = {
+        ALONE: [passage(1.0), passage(2.0), passage(4.0)],
+        GOOD: [passage(1.1), passage(2.2), passage(40.0)],
+        BAD: [passage(1.5), passage(3.0), passage(6.0)],
+    }
+    outcome = release_rows.conclude(found)
+    assert [each.value for each in outcome.targets] == [pytest.approx(1.1), 1.5]
+    assert [each.reached for each in outcome.targets] == [True, False]
+
+
+def test_a_release_under_which_a_request_fails_is_no_result() -> None:
+    found = {ALONE: [passage(1.0)], GOOD: [passage(1.0)], BAD: [passage(1.0, 503)]}
+    with pytest.raises(WrongAnswerError, match="rolled back: not every answer"):
+        release_rows.conclude(found)
+
+
 def test_counts_are_those_since_the_earlier_reading() -> None:
     page = {
         "model_stats": [
@@ -125,6 +147,12 @@ def test_counts_of_an_idle_daemon_divide_by_nothing() -> None:
 
 
 def test_every_pair_of_users_is_a_row() -> None:
-    assert {"batching", "fairness", "fairness-pool", "short-beside-long", "overload", "cache"} <= {
-        *ROWS
-    }
+    assert {
+        "batching",
+        "fairness",
+        "fairness-pool",
+        "short-beside-long",
+        "overload",
+        "cache",
+        "release",
+    } <= {*ROWS}

@@ -17,7 +17,8 @@ from edge_runtime.cli.top import lines
 from edge_runtime.errors import ProtocolError
 from edge_runtime.metrics import DURATION_BUCKETS_S, Durations, ServerStatistics
 from edge_runtime.protocol.schemas import LOADS_WHEN_ASKED, IndexEntry
-from edge_runtime.registry import Entry, Registry
+from edge_runtime.registry import Registry
+from edge_runtime.registry_entry import Entry
 from tests.fakes import FakeLoader, bundle
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ class Known:
     def entries(self) -> list[Entry]:
         """List them."""
         return list(self._entries)
+
+    def traffic(self, _name: str) -> None:
+        """Say that nobody directed any."""
 
 
 def entry(name: str, number: int = 1) -> Entry:

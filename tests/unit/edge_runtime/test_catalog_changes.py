@@ -6,11 +6,17 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from edge_runtime.errors import ModelLoadError, ModelNotFoundError, ModelNotReadyError
-from edge_runtime.routing import LoadedVersion
+from edge_runtime import swap
+from edge_runtime.errors import (
+    EdgeRuntimeError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+)
+from edge_runtime.routing import LoadedVersion, Traffic
 from edge_runtime.settings import Model
 from tests.fakes import WAIT_S, Gate, bundle
-from tests.residency_world import World
+from tests.residency_world import LAZY, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -147,6 +153,63 @@ async def test_describing_a_model_while_it_is_loaded_for_the_first_time_waits(
     assert found == [world.catalog.peek("m")]
 
 
+async def test_describing_what_left_again_before_its_turn_is_answered_with_the_reason(
+    world: World,
+) -> None:
+    await world.serve("m", 1, 2)
+    found: list[object] = []
+
+    def send_requests_elsewhere(_: LoadedVersion | EdgeRuntimeError) -> None:
+        world.catalog.direct("m", Traffic(1))
+
+    world.catalog.describe("m", "", send_requests_elsewhere)
+    world.catalog.describe("m", "", found.append)
+    await world.settle()
+    (error,) = found
+    assert isinstance(error, ModelNotReadyError)
+
+
+async def test_a_version_that_is_taken_back_answers_while_others_are_loaded_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "EMPTY_S", 0.01)
+    world.loader.sizes = {"m": 40, "new": 60}
+    world.budget(100)
+    await world.serve("m", 1, 2, settings=START)
+    leased = world.catalog.lease("m", "1")
+    task = asyncio.create_task(world.serve("m", 1, digest="new", settings=START))
+    gate = world.loader.before = Gate()
+    while world.in_memory():  # noqa: ASYNC110 - the progress of another task
+        await asyncio.sleep(0)
+    assert world.ask()
+    assert await asyncio.to_thread(gate.arrived)
+    assert world.answered == [leased]
+    world.catalog.release(world.catalog.lease("m", "1"))
+    assert world.in_memory() == ["m/1"]
+    gate.open()
+    with pytest.raises(ModelNotReadyError, match="the old one answers on"):
+        await task
+    world.catalog.release(leased)
+
+
+async def test_counters_go_on_after_an_operator_unloaded_a_model_that_comes_when_asked(
+    world: World,
+) -> None:
+    await world.serve("m", 1)
+    await world.asks()
+    world.catalog.peek("m").statistics.rows = 7
+    await world.catalog.unload("m")
+    await world.serve("m", 1)
+    assert [each.statistics.rows for each in world.catalog.counted()] == [7]
+    await world.asks()
+    assert world.catalog.peek("m").statistics.rows == 7
+    await world.catalog.unload("m")
+    await world.serve("m", 1, digest="other")
+    assert world.catalog.counted() == [], "of other files"
+    await world.asks()
+    assert world.catalog.peek("m").statistics.rows == 0
+
+
 # -- what is not at its source any more ----------------------------------------------------------
 
 
@@ -226,3 +289,34 @@ async def test_a_version_that_sleeps_and_is_gone_is_forgotten(world: World) -> N
     assert known(world) == ["1", "2"], "until it is decided that it shall not answer"
     await world.serve("m", 2)
     assert known(world) == ["2"]
+
+
+async def test_nothing_is_kept_of_names_that_are_gone(world: World) -> None:
+    catalog = world.catalog
+    for number in range(5):
+        name = f"m{number}"
+        catalog.note_there(name, {1})
+        await world.serve(name, 1, settings=LAZY if number % 2 else START)
+        catalog.note_there(name, ())
+        await catalog.apply(name, {})
+    assert catalog.known() == []
+    assert not catalog._there
+    assert not catalog._models
+    assert not catalog._registry._aliases
+
+
+async def test_one_change_of_a_model_at_a_time_though_nothing_is_kept_of_its_name(
+    world: World,
+) -> None:
+    gate, first = await begin(world, 1)
+    others = [
+        asyncio.create_task(world.catalog.apply("m", wanted, START))
+        for wanted in ({}, {2: bundle("m", 2)})
+    ]
+    world.catalog.note_there("m", ())
+    await asyncio.sleep(0)
+    assert world.in_memory() == []
+    gate.open()
+    await asyncio.gather(first, *others)
+    assert [each.version for each in world.loader.loaded] == ["1", "2"]
+    assert world.in_memory() == ["m/2"]

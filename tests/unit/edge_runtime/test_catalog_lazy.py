@@ -17,7 +17,7 @@ from edge_runtime.errors import (
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.settings import Model
 from tests.fakes import WAIT_S, Gate, bundle
-from tests.residency_world import WAITING_MAX, S, World
+from tests.residency_world import LAZY, WAITING_MAX, S, World
 
 pytestmark = pytest.mark.asyncio
 
@@ -163,6 +163,19 @@ async def test_an_older_version_takes_the_place_of_one_that_cannot_be_loaded_whe
     assert isinstance(answer, LoadedVersion)
     assert answer.version == "1"
     assert world.state(version="2") == ("UNAVAILABLE", "bad manifest")
+
+
+@pytest.mark.parametrize("version", ["", "2"])
+async def test_what_is_in_memory_answers_by_default_once_a_newer_version_cannot_be_loaded(
+    world: World, version: str
+) -> None:
+    world.loader.broken["new"] = ModelLoadError("no good")
+    await world.catalog.apply("m", {1: bundle("m", 1), 2: bundle("m", 2, "new")}, LAZY)
+    older = await world.asks("m", "1")
+    await world.asks("m", version)
+    assert world.state(version="2") == ("UNAVAILABLE", "no good")
+    for _ in range(2):
+        assert await world.asks() is older
 
 
 @pytest.mark.parametrize("at_once", [True, False])

@@ -50,7 +50,7 @@ def requests(tensors: st.SearchStrategy[Tensor]) -> st.SearchStrategy[InferReque
         inputs=st.dictionaries(strategies.names, tensors, max_size=3),
         outputs=requested,
         binary_outputs=st.booleans(),
-        priority=st.integers(0, 2**32),
+        priority=st.integers(0, 2**64 - 1),
         timeout_us=st.integers(0, 2**63),
     )
 
@@ -252,6 +252,8 @@ def test_bottomless_json_is_refused(opening: bytes) -> None:
             "'y': parameter 'binary_data' must be true or false",
         ),
         ({"inputs": [], "parameters": {"priority": -1}}, InvalidRequestError, "'priority' must be"),
+        ({"inputs": [], "parameters": {"priority": 2**64}}, InvalidRequestError, "of 64 bits"),
+        ({"inputs": [], "parameters": {"timeout": 10**400}}, InvalidRequestError, "'timeout' must"),
         ({"inputs": [], "parameters": {"timeout": 0.5}}, InvalidRequestError, "'timeout' must be"),
         ({"inputs": [], "parameters": {"sequence_id": 7}}, UnsupportedError, "'sequence_id'"),
     ],

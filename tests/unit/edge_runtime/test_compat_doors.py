@@ -1,4 +1,4 @@
-"""The doors of ``api/compat`` in front of the engine: who asks, who waits, who gave up."""
+"""The doors in front of the engine, ``api/compat``'s too: who asks, who waits, who gave up."""
 
 import asyncio
 import json
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edge_runtime.access import NOBODY
+from edge_runtime.api import answers
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.routes import Router
 from edge_runtime.api.tables import data_routes
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import ModelLoadError
+from edge_runtime.errors import EdgeRuntimeError, ModelLoadError, OverloadedError
 from edge_runtime.inference import Inference
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.settings import Limits, Model
@@ -201,3 +202,80 @@ async def test_a_state_is_told_without_loading_anything() -> None:
     assert only["state"] == "AVAILABLE"
     assert only["status"] == {"error_code": "OK", "error_message": ""}
     assert client.loader.loaded == []
+
+
+@pytest.mark.parametrize("target", ["/v2/models/m", "/v2/models/m/versions/4/config"])
+async def test_a_description_that_nobody_waits_for_loads_nothing(target: str) -> None:
+    client = Client()
+    gate = client.loader.before = Gate()
+    for name in ("busy", "m"):
+        await client.catalog.apply(name, {4: bundle(name, 4)}, WHEN_ASKED)
+    first = client.send("GET", "/v2/models/busy")
+    assert await asyncio.to_thread(gate.arrived)
+    left, stays = (client.send("GET", each) for each in (target, "/v2/models/busy/config"))
+    left.cancel()
+    gate.open()
+    async with asyncio.timeout(WAIT_S):
+        while len(client.answers) < 3:
+            client.moved.clear()
+            await client.moved.wait()
+    assert [each.status for each in (first, left, stays)] == [200, 503, 200]
+    assert [each.name for each in client.loader.loaded] == ["busy"]
+
+
+async def test_a_description_that_fails_after_the_load_is_answered_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(answers, "model_config", fail)
+    client = Client()
+    await client.catalog.apply("m", {4: bundle("m", 4)}, WHEN_ASKED)
+    exchange = client.send("GET", "/v2/models/m/config")
+    await client.something()
+    assert exchange.status == 500
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("POST", "/v2/models/m/versions/4/infer", 400),
+        ("POST", "/v1/models/m/versions/4:predict", 400),
+        ("GET", "/v2/models/m/versions/4/ready", 503),
+        ("GET", "/v2/models/m/versions/4", 503),
+    ],
+)
+async def test_what_is_refused_before_it_is_decoded_tells_the_log_which_model_was_asked(
+    method: str, target: str, status: int
+) -> None:
+    client = Client()
+    await client.catalog.apply("m", {4: bundle("m", 4)})
+    if method == "GET":
+        await client.catalog.unload("m")
+    exchange = client.send(method, target, 5)
+    assert exchange.status == status
+    assert exchange.infer is not None
+    assert (exchange.infer.model_name, exchange.infer.model_version) == ("m", "4")
+
+
+class Full:
+    """A queue that takes nothing more."""
+
+    is_full = True
+
+    def refusal(self, *_: object) -> EdgeRuntimeError:
+        """Say so."""
+        return OverloadedError("full", retry_after_s=1)
+
+
+async def test_what_a_full_queue_refuses_tells_the_log_which_model_was_asked() -> None:
+    client = Client()
+    await client.catalog.apply("m", {4: bundle("m", 4)})
+    client.catalog.peek("m").cache = None  # it has not opted in
+    client.handlers.inference.backlog = Full()
+    exchange = client.send("POST", "/v2/models/m/infer", 5)
+    assert exchange.status == 503
+    assert exchange.infer is not None
+    assert exchange.infer.model_name == "m"

@@ -23,7 +23,9 @@ from edge_runtime.metrics import (
     ServerStatistics,
     VersionStatistics,
 )
-from edge_runtime.registry import Entry, Registry
+from edge_runtime.registry import Registry
+from edge_runtime.registry_entry import Entry
+from edge_runtime.routing import Traffic
 from tests.conftest import ROOT
 from tests.fakes import FakeLoader, bundle
 
@@ -58,6 +60,10 @@ class Known:
     def entries(self) -> list[Entry]:
         """List them."""
         return self._entries
+
+    def traffic(self, _name: str) -> Traffic:
+        """Give version 2 a quarter."""
+        return Traffic(1, {2: 2500})
 
 
 class Documented(NamedTuple):

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_runtime import external_data
 from edge_runtime.errors import ModelLoadError
-from edge_runtime.external_data import CHILDREN, external_files
+from edge_runtime.external_data import CHILDREN, external_files, opset
 
 
 def field(number: int, payload: bytes) -> bytes:
@@ -99,6 +99,30 @@ def test_a_real_model_names_its_external_weights(tmp_path: Path) -> None:
     files = external_files(path)
     assert set(files) == {entry.name for entry in tmp_path.iterdir()} - {"model.onnx"}
     assert len(files) == 2
+
+
+@pytest.mark.parametrize("domain", ["", "ai.onnx"])
+@pytest.mark.parametrize("version", [1, 17, 300])
+def test_tells_the_version_of_onnx_s_own_operators(
+    domain: str, version: int, tmp_path: Path
+) -> None:
+    values = numpy_helper.from_array(np.ones(64, np.float32), "w")
+    model = _model(values, values)
+    del model.opset_import[:]
+    model.opset_import.extend(
+        [helper.make_opsetid("com.microsoft", 999), helper.make_opsetid(domain, version)]
+    )
+    assert opset(written(tmp_path, model.SerializeToString())) == version
+    del model.opset_import[1:]
+    assert opset(written(tmp_path, model.SerializeToString())) == 0
+
+
+@given(junk=st.binary(max_size=12))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_strange_operator_set_is_no_version_and_no_error(junk: bytes, tmp_path: Path) -> None:
+    path = written(tmp_path, field(8, junk) + in_graph(tensor(b"w.bin")))
+    assert opset(path) >= 0
+    assert external_files(path) == ("w.bin",)
 
 
 def test_a_model_with_its_weights_inside_reads_nothing_else(tmp_path: Path) -> None:

@@ -216,7 +216,9 @@ def test_what_was_given_before_an_idle_time_is_not_owed_after_it() -> None:
 
 # -- within a client -----------------------------------------------------------------------------
 
-URGENCIES = st.tuples(st.sampled_from([0, 1, 2, 2**31 - 1]), st.sampled_from([0, 5, 10, 2**62]))
+PRIORITIES = st.sampled_from([0, 1, 2, 2**31 - 1, 2**31, 2**31 + 1, 2**64 - 1])
+URGENCIES = st.tuples(PRIORITIES, st.sampled_from([0, 5, 10, 2**62]))
+DEFAULT_PRIORITY = 2**64  # where it sorts: behind every priority that a request may state
 
 
 @given(st.lists(URGENCIES, max_size=30), st.integers(1, 3))
@@ -230,7 +232,7 @@ def test_priority_comes_first_then_the_deadline_then_the_arrival(
     ]
     never = 2**63
     expected = sorted(  # sorting keeps the order of arrival
-        runs, key=lambda run: (run.priority or 2**31, run.deadline_ns or never)
+        runs, key=lambda run: (run.priority or DEFAULT_PRIORITY, run.deadline_ns or never)
     )
     assert drained(filled(*runs)) == expected
 
@@ -255,7 +257,11 @@ def test_order_stays_right_when_runs_leave_before_their_turn(
     found = drained(queue)
     assert found == sorted(
         found,
-        key=lambda run: (run.priority or 2**31, run.deadline_ns or 2**63, runs.index(run)),
+        key=lambda run: (
+            run.priority or DEFAULT_PRIORITY,
+            run.deadline_ns or 2**63,
+            runs.index(run),
+        ),
     )
 
 

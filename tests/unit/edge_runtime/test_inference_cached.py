@@ -1,7 +1,7 @@
 """The request path with a cache before the model: measuring, joining, timeouts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,9 +48,9 @@ class Cached:
         self.inference = Inference(self.catalog, self.runs.append, cache=cache)
         self.inference.take_cache_settings({"m": MODEL})
 
-    def submit(self, timeout_us: int = 0) -> None:
-        """Ask always the same."""
-        tensor = Tensor(BY_NAME["FP32"], np.ones((1, 2), np.float32))
+    def submit(self, timeout_us: int = 0, *, value: float = 1) -> None:
+        """Ask always the same, unless told otherwise."""
+        tensor = Tensor(BY_NAME["FP32"], np.full((1, 2), value, np.float32))
         request = InferRequest("m", inputs={"a": tensor, "b": tensor}, timeout_us=timeout_us)
         self.inference.submit(request, self.answers.append)
 
@@ -136,3 +136,27 @@ async def test_who_is_answered_by_the_run_of_another_counts_as_a_hit(cached: Cac
     told = model_statistics(loaded, counters).inference_stats
     assert (told.cache_hit.count, told.cache_miss.count) == (2, 1)
     assert told.cache_hit.ns > 0
+
+
+async def test_a_request_that_waits_for_its_model_counts_once(cached: Cached) -> None:
+    lazy = Model(cache_ttl_s=60, load="request", idle_unload_s=0.001)
+    await cached.catalog.unload("m")
+    await cached.catalog.apply("m", {1: bundle("m", 1)}, lazy)
+    cached.submit()
+    await _until(lambda: bool(cached.runs))
+    cached.end()
+    await _until(lambda: not cached.catalog.loaded())
+    await cached.catalog.apply("m", {1: bundle("m", 1)}, Model(cache_ttl_s=60, load="request"))
+    cached.submit()
+    assert len(cached.answers) == 2, "what is kept needs no model"
+    cached.submit(value=2)
+    await _until(lambda: bool(cached.runs))
+    cached.end()
+    counters = cached.catalog.peek("m").cache.counters  # type: ignore[union-attr]
+    assert (counters.hits, counters.misses, counters.bypassed) == (1, 2, 0)
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - many conditions, no event
+            await asyncio.sleep(0)

@@ -9,12 +9,19 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from edge_runtime import absence
 from edge_runtime.access import NOBODY
 from edge_runtime.batching import Batch, Run
 from edge_runtime.catalog import Catalog
 from edge_runtime.datatypes import BY_NAME
-from edge_runtime.errors import EdgeRuntimeError, ModelLoadError, OverloadedError
+from edge_runtime.errors import (
+    DeadlineExceededError,
+    EdgeRuntimeError,
+    ModelLoadError,
+    OverloadedError,
+)
 from edge_runtime.inference import Inference
+from edge_runtime.prediction import reason_of
 from edge_runtime.protocol.messages import InferRequest, InferResponse
 from edge_runtime.settings import Model
 from edge_runtime.tensors import Tensor
@@ -163,3 +170,49 @@ async def test_a_timeout_goes_on_while_a_request_waits_for_a_load(path: Path) ->
     (run,) = path.runs
     assert began <= run.deadline_ns - 60_000_000_000 <= asked
     path.run_all()
+
+
+async def test_a_timeout_that_passes_during_a_load_is_rejected_and_not_canceled(
+    path: Path,
+) -> None:
+    tensor = Tensor(BY_NAME["FP32"], np.ones((1, 2), np.float32))
+    late = InferRequest("m", inputs={"a": tensor, "b": tensor}, timeout_us=1)
+    answers: list[object] = []
+    path.inference.submit(late, answers.append)
+    await path.settle()
+    (error,) = answers
+    assert isinstance(error, DeadlineExceededError)
+    assert reason_of(error) == "REJECTED"
+    assert path.loader.loaded == [], "nobody else wanted it"
+
+
+@pytest.mark.parametrize("longest_s", [0.001, 86_400.0], ids=["in steps", "at once"])
+async def test_a_timeout_that_passes_is_answered_while_the_load_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float
+) -> None:
+    monkeypatch.setattr(absence, "_DELAY_MAX_S", longest_s)
+    patient = path.ask()[1]
+    assert await asyncio.to_thread(path.gate.arrived)
+    tensor = Tensor(BY_NAME["FP32"], np.ones((1, 2), np.float32))
+    hasty = InferRequest("m", inputs={"a": tensor, "b": tensor}, timeout_us=20_000)
+    answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    path.inference.submit(hasty, answered.set_result)
+    assert path.catalog.waiting == 2
+    async with asyncio.timeout(WAIT_S):
+        assert isinstance(await answered, DeadlineExceededError)
+    assert path.loader.loaded == [], "the load has not ended"
+    assert path.catalog.waiting == 1
+    assert patient == []
+    await path.settle()
+    path.run_all()
+    assert isinstance(patient[0], InferResponse)
+
+
+async def test_the_longest_timeout_that_can_be_stated_waits_for_the_load(path: Path) -> None:
+    tensor = Tensor(BY_NAME["FP32"], np.ones((1, 2), np.float32))
+    answers: list[object] = []
+    request = InferRequest("m", inputs={"a": tensor, "b": tensor}, timeout_us=2**64 - 1)
+    path.inference.submit(request, answers.append)
+    await path.settle()
+    path.run_all()
+    assert isinstance(answers[0], InferResponse)

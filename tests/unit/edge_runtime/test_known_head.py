@@ -13,7 +13,7 @@ from edge_runtime.api.known_head import KnownHead
 from edge_runtime.api.timeouts import Timeouts
 from edge_runtime.settings import Limits
 
-Seen = tuple[bytes, bytes, int | None, bytes, bool]
+Seen = tuple[bytes, bytes, int | None, bytes, bool, str]
 
 HEADS = (
     b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n",
@@ -24,6 +24,8 @@ HEADS = (
     ),
     b"PUT /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
     b"POST /a HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nEdge-Routing-Key: one\r\nContent-Length: %d\r\n\r\n",
+    b"POST /a HTTP/1.1\r\nHost: x\r\nEdge-Routing-Key: two\r\nContent-Length: %d\r\n\r\n",
 )
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -53,7 +55,14 @@ class Recorder(Reception):
     def _received(self, exchange: Exchange) -> None:
         body = bytes(exchange.body)
         self.seen.append(
-            (exchange.method, exchange.target, exchange.json_length, body, exchange.is_http_1_0)
+            (
+                exchange.method,
+                exchange.target,
+                exchange.json_length,
+                body,
+                exchange.is_http_1_0,
+                exchange.routing_key,
+            )
         )
 
     def _refuse(self, status: int, message: str) -> None:  # noqa: ARG002 - the interface

@@ -1,5 +1,6 @@
 """The thread that loads makes way, and what it makes for others does not."""
 
+import errno
 import os
 import sys
 import threading
@@ -54,3 +55,18 @@ def test_what_fails_at_the_usual_priority_fails_where_it_was_asked() -> None:
         pytest.raises(ZeroDivisionError),
     ):
         loader.submit(at_usual_priority, lambda: 1 // 0).result()
+
+
+def test_where_a_thread_may_not_make_way_it_works_all_the_same_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(*_: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    with (
+        ThreadPoolExecutor(1) as usual,
+        ThreadPoolExecutor(1, initializer=make_way, initargs=(usual,)) as loader,
+    ):
+        assert loader.submit(at_usual_priority, threading.get_ident).result()
+    assert "cannot make way" in caplog.text

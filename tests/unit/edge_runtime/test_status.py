@@ -29,6 +29,8 @@ EXPECTED: dict[type[errors.EdgeRuntimeError], int] = {
     errors.ArtifactError: 400,
     errors.ManifestError: 400,
     errors.DigestMismatchError: 400,
+    errors.SignatureError: 403,
+    errors.StorageError: 507,
     errors.ModelLoadError: 400,
     errors.ConfigError: 500,
     errors.SocketError: 500,

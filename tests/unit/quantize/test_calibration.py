@@ -79,6 +79,14 @@ def test_a_later_session_calibrates_not_at_all(model: Path, tmp_path: Path) -> N
     assert again.runs == 0
 
 
+def test_a_cache_that_cannot_be_written_costs_time_only(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    samples = quantize_graphs.pictures()
+    first = Calibrator(model, samples, tmp_path / "cache").ranges(ENTROPY)
+    assert Calibrator(model, samples, tmp_path / "file" / "cache").ranges(ENTROPY) == first
+    assert {path.suffix for path in (tmp_path / "cache").iterdir()} == {".npz"}
+
+
 def test_another_model_or_other_samples_calibrate_anew(model: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     first = Calibrator(model, quantize_graphs.pictures(), cache).ranges(MINMAX)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -49,6 +50,27 @@ def test_a_model_is_equal_to_itself(tmp_path: Path) -> None:
         0, 0, 1, 1, 1,
     )  # fmt: skip
     assert output.signal_to_noise_db is None
+
+
+def test_rows_that_change_each_other_are_run_one_at_a_time(tmp_path: Path) -> None:
+    def scaled(name: str, **axes: object) -> Path:
+        shape = ["rows", 2]
+        graph = helper.make_graph(
+            [
+                helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=1, **axes),
+                helper.make_node("Div", ["x", "largest"], ["y"]),
+            ],
+            "scaled",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)],
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(made, tmp_path / name)
+        return tmp_path / name
+
+    by_row, by_run = scaled("row.onnx", axes=[1]), scaled("run.onnx")
+    (output,) = compare(by_row, by_run, ROWS, metric=None, runs=10).outputs
+    assert output.largest == 0
 
 
 def test_finds_the_sample_that_differs_most() -> None:

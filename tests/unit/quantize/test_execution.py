@@ -67,6 +67,7 @@ def test_a_file_that_cannot_be_loaded_is_one_line_that_names_it(
     with pytest.raises(StepFailedError, match=r"^cannot load broken\.onnx: ") as told:
         open_runner(path)
     assert "\n" not in told.value.message
+    assert str(tmp_path) not in told.value.message  # reports travel with bundles
     assert capfd.readouterr() == ("", "")
 
 

@@ -105,6 +105,17 @@ def test_a_busy_spell_that_falls_on_both_models_does_not_change_the_ratio() -> N
     assert result.p90_s == pytest.approx(0.03)
 
 
+def test_spells_as_long_as_half_of_a_measurement_do_not_change_the_ratio() -> None:
+    # The medians of the two models lie in different spells: their ratio would be 2.5.
+    busy = np.repeat([1.0, 5.0], 20)
+    jitter = np.random.default_rng(0).lognormal(0, 0.02, (2, 40))
+    mine, theirs = (busy * jitter)[:, :, None]
+    mine[19], theirs[20] = 5 * mine[19], theirs[20] / 5
+    result = summary(Times(0.01 * mine, 0.02 * theirs), threads=1, rows=1, seed=0, cpu="")
+    assert 0.48 < result.ratio_low < 0.5 < result.ratio_high < 0.52
+    assert result.ratio == pytest.approx(0.5, rel=0.02)
+
+
 def test_compares_two_model_files() -> None:
     feeds = [{"image": np.zeros((1, 1, 8, 8), np.float32)}] * 3
     paths = (DIGITS / "digits-int8.onnx", DIGITS / "digits-fp32.onnx")

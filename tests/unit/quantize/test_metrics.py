@@ -1,12 +1,14 @@
 """Metrics: which output they read, what a sample is worth, and what is said of unfit labels."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from quantize.errors import BadInputError, StepFailedError
+from quantize.measures import Custom
 from quantize.metrics import RATIO_MAX, Metric, aggregate, metric, ratio
 from quantize.signature import Array, Shape, Signature, TensorInfo
 
@@ -195,6 +197,18 @@ def test_a_users_function_is_found_in_the_folder_one_is_in(
         found("absent")
     with pytest.raises(BadInputError, match="cannot use the metric nowhere:f: ModuleNotFound"):
         metric("nowhere:f", has_labels=False, signature=CLASSIFIER)
+
+
+def test_a_users_function_is_known_by_the_file_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What an interrupted search knows must not count for a metric that was changed since.
+    file = tmp_path / "known_scores.py"
+    file.write_text("def one(outputs, labels):\n    return outputs['scores'][:, 0] * 0 + 1\n")
+    monkeypatch.chdir(tmp_path)
+    found = metric("known_scores:one", has_labels=False, signature=CLASSIFIER)
+    assert isinstance(found, Custom)
+    assert found.source_sha256 == sha256(file.read_bytes()).hexdigest()
 
 
 def test_the_kept_ratio_is_1_for_as_good_and_less_for_worse() -> None:

@@ -10,9 +10,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edge_runtime.bundle import bundle_from_directory, verify
+from edge_runtime.goldens import Golden
 from edge_runtime.manifest import Acceptance, Manifest, Provenance, Runtime, choose_variant
 from quantize.errors import BadInputError, StepFailedError
-from quantize.goldens import Golden
 from quantize.packaging import Contents, check_output, new_folder, shipped, write_bundle
 from quantize.reports.writing import write_report
 from quantize.variants import ShippedVariant
@@ -165,13 +165,30 @@ def test_a_failure_keeps_the_bundle_that_was_there(tmp_path: Path) -> None:
 
 def test_a_new_result_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
     with new_folder(tmp_path / "bundle") as folder:
-        write_report(report("met"), folder)
-        (folder / "old").write_text("")
+        write_report(report("floor-not-reached"), folder)
+        (folder / "manifest.json").write_text("old")
     with new_folder(tmp_path / "bundle") as folder:
         write_report(report("floor-not-reached"), folder)
     _only(tmp_path, "bundle")
-    assert not (tmp_path / "bundle" / "old").exists()
     assert not (tmp_path / "bundle" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["while it was filled", "while it was moved"])
+def test_what_a_killed_writer_left_is_taken_away_and_nothing_is_lost(
+    tmp_path: Path, *, moved: bool
+) -> None:
+    with new_folder(tmp_path / "bundle") as folder:
+        write_report(report("met"), folder)
+        half = folder
+    half.mkdir()
+    (half / "half").write_text("")
+    if moved:
+        (tmp_path / "bundle").rename(half.with_suffix(".old"))
+    with suppress(KeyboardInterrupt), new_folder(tmp_path / "bundle") as folder:
+        assert not [*folder.iterdir()]
+        raise KeyboardInterrupt
+    _only(tmp_path, "bundle")
+    assert (tmp_path / "bundle" / "report.json").is_file()
 
 
 def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
@@ -187,6 +204,15 @@ def test_somebodys_files_are_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="did not write"), new_folder(tmp_path / "home"):
         pass
     assert (tmp_path / "home" / "diary").read_text() == "dear"
+
+
+def test_what_somebody_put_into_a_bundle_is_never_replaced(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "bundle") as folder:
+        write_report(report("met"), folder)
+    (tmp_path / "bundle" / "diary").write_text("dear")
+    with pytest.raises(BadInputError, match=r"did not write \(diary\)"):
+        check_output(tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "diary").read_text() == "dear"
 
 
 @pytest.mark.parametrize("name", ["file", "link", "missing/bundle", ".", ".."])

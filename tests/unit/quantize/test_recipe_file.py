@@ -71,6 +71,8 @@ STATIC = '[[recipes]]\nname="a"\nkind="static"\nactivation="QUInt8"\nweight="QIn
             + 'calibration="minmax"',
             "no kernel",
         ),
+        ('[[recipes]]\nname="fp32"\nkind="dynamic"\nweight="QInt8"', "the float model is"),
+        ("seed = -1", "seed"),
         ('[[recipes]]\nname="a"\nkind="dynamic"', "needs weight"),
         ('[[recipes]]\nname="a"\nkind="matmul-nbits"\nbits=2\nblock_size=32', "bits = 4"),
         ('[[recipes]]\nname="a"\nkind="matmul-nbits"\nbits=4\nblock_size=20', "power of two"),

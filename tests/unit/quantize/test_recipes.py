@@ -18,8 +18,10 @@ facts_strategy = st.builds(
     products=st.integers(0, 2),
     attention=st.booleans(),
     largest_product=st.sampled_from([0, 1 << 10, 1 << 24]),
+    mostly_products=st.booleans(),
 )
 CNN = ModelFacts(convolutions=3, products=1, attention=False, largest_product=0)
+MLP = ModelFacts(0, 4, attention=False, largest_product=1 << 20, mostly_products=True)
 TRANSFORMER = ModelFacts(convolutions=0, products=9, attention=True, largest_product=1 << 20)
 
 
@@ -58,6 +60,15 @@ def test_transformers_are_quantised_dynamically_first() -> None:
     assert ladder(TARGETS["x86-64-vnni"], TRANSFORMER)[0].kind == "dynamic"
 
 
+def test_where_matrix_products_are_the_work_one_scale_for_each_is_tried_too() -> None:
+    # What plain quantisers do: 1.3 times as fast on products of one row.
+    names = [recipe.name for recipe in ladder(TARGETS["x86-64-vnni"], MLP)]
+    assert names[:2] == ["u8s8", "u8s8-per-tensor"]
+    assert "dynamic-per-tensor" in names
+    assert "u8s8-7bit-per-tensor" in {each.name for each in ladder(TARGETS["portable"], MLP)}
+    assert not any("per-tensor" in each.name for each in ladder(TARGETS["x86-64-vnni"], CNN))
+
+
 def test_four_bits_are_for_large_products_and_half_floats_for_size() -> None:
     target = TARGETS["x86-64-vnni"]
     assert "matmul-4bit" not in {recipe.name for recipe in ladder(target, CNN)}
@@ -79,7 +90,10 @@ def test_the_safe_form_has_unsigned_activations_and_seven_bits() -> None:
     ("made", "expected"),
     [
         (quantize_graphs.cnn, ModelFacts(3, 1, attention=False, largest_product=0)),
-        (quantize_graphs.mlp, ModelFacts(0, 3, attention=False, largest_product=32 * 32)),
+        (
+            quantize_graphs.mlp,
+            ModelFacts(0, 3, attention=False, largest_product=32 * 32, mostly_products=True),
+        ),
     ],
 )
 def test_facts_are_read_from_the_graph(tmp_path: Path, made: object, expected: ModelFacts) -> None:

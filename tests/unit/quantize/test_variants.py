@@ -55,7 +55,9 @@ def test_what_is_not_portable_never_meets_an_x86_cpu_without_vnni() -> None:
 
 def test_names_say_what_the_models_are_made_of() -> None:
     arm = Requires("aarch64")
-    assert _names(GOOD, None, arm)[0] == ("int8-aarch64", arm)
+    assert _names(GOOD, None, arm)[0] == ("int8-arm64", arm)
+    dot = Requires("aarch64", ("vnni",))
+    assert _names(GOOD, None, dot)[0] == ("int8-arm64-dotprod", dot)
     for kind, name in (("float16", "fp16-portable"), ("float32", "fp32-pruned-portable")):
         one = trial("one", kind=kind, portable=True)  # type: ignore[arg-type]
         assert _names(one, None, VNNI) == [(name, ANY)]

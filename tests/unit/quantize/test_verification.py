@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edge_runtime.digest import file_sha256
+from edge_runtime.goldens import Golden, encode
 from edge_runtime.hardware import cpu_facts
 from edge_runtime.manifest import (
     Acceptance,
@@ -22,7 +23,6 @@ from edge_runtime.manifest import (
     write,
 )
 from quantize.errors import BadInputError, VerificationError
-from quantize.goldens import Golden, encode
 from quantize.verification import Verification, summary, verify_bundle
 from tests.conftest import ROOT
 from tests.quantize_bundles import PLAIN_CPU, VNNI_CPU, write_digits

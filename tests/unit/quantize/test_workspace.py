@@ -48,6 +48,18 @@ def test_a_search_that_ended_leaves_nothing_beside_the_output(tmp_path: Path) ->
     assert not list(tmp_path.iterdir())
 
 
+def test_bad_input_leaves_nothing_unless_there_are_results(tmp_path: Path) -> None:
+    for keeps in (False, True):
+        with suppress(BadInputError), workspace(tmp_path / "bundle", "same") as work:
+            work.note("trial", "a", Note(1))
+            work.is_worth_keeping = keeps
+            raise BadInputError("no")
+        assert folder_of(tmp_path / "bundle").exists() is keeps
+    with suppress(BadInputError), workspace(tmp_path / "bundle", "same") as work:
+        raise BadInputError("the disk is full")
+    assert folder_of(tmp_path / "bundle").exists()
+
+
 def test_another_fingerprint_starts_anew(tmp_path: Path) -> None:
     output = tmp_path / "bundle"
     _interrupted(output, 2)

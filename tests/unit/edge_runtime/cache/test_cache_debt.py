@@ -92,11 +92,14 @@ def test_a_clear_that_is_done_leaves_no_note(make: Make, database: Path) -> None
     assert not (database.parent / DEBT).exists()
 
 
-def test_a_note_that_nobody_can_read_clears_everything(make: Make, database: Path) -> None:
+@pytest.mark.parametrize("text", [b'{"identities": [["m"', b'{"identities": [["\xff","","",""]]}'])
+def test_a_note_that_nobody_can_read_clears_everything(
+    make: Make, database: Path, text: bytes
+) -> None:
     worker = make()
     write(worker, 1)
     die(worker)
-    (database.parent / DEBT).write_bytes(b'{"identities": [["m"')
+    (database.parent / DEBT).write_bytes(text)
     assert not kept(make(), 1)
     assert not (database.parent / DEBT).exists()
 

@@ -126,3 +126,16 @@ def test_it_is_what_a_plain_ordered_dictionary_would_be(
         assert list(room.residents) == list(plain)
         assert room.size_bytes == kept.size_bytes == counters.ram_bytes == sum(plain.values())
         assert counters.ram_entries == len(plain)
+
+
+def test_the_room_of_a_model_is_kept_while_anything_is_in_it() -> None:
+    kept, counters = front(), Counters()
+    room = kept.room("m")
+    room.limit_bytes = 10**9
+    kept.put(room, b"a", sized(0), 0, counters)
+    kept.close_room("m")
+    assert kept.room("m") is room
+    kept.drop_owner(room, counters)
+    kept.close_room("m")
+    kept.close_room("never there")
+    assert kept.room("m") is not room

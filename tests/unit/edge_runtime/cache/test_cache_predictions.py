@@ -123,9 +123,12 @@ def test_a_failed_run_leaves_nothing_behind(model: CachedModel) -> None:
     assert model.begin(1).ticket
 
 
-def test_an_urgent_question_does_not_wait_for_a_leisurely_one(model: CachedModel) -> None:
+@pytest.mark.parametrize("priority", [1, 2**31, 2**64 - 1])
+def test_an_urgent_question_does_not_wait_for_a_leisurely_one(
+    model: CachedModel, priority: int
+) -> None:
     leisurely, follower = model.begin(1), model.begin(1)
-    urgent = model.begin(1, priority=1)
+    urgent = model.begin(1, priority=priority)
     urgent.ticket.done(outputs(1), RUN_NS)
     assert is_answer(follower.hit.outputs, 1)
     leisurely.ticket.done(outputs(1), RUN_NS)
@@ -271,3 +274,21 @@ def test_a_cache_of_memory_only_touches_no_disk(folder: Path, model: CachedModel
     model.predict(1)
     assert not (folder / DIRECTORY).exists()
     assert model.cache.status().file is None
+
+
+def test_nothing_is_kept_of_a_model_whose_last_version_is_gone(model: CachedModel) -> None:
+    other = model.open(version="2")
+    model.predict(1)
+    rooms = model.cache._parts.front._rooms
+    model.cache.forget("m", "2")
+    assert not other.is_open
+    assert model.predict(1), "version 1 is still there"
+    under_way = model.begin(2)
+    model.cache.forget("m", "1")
+    assert not rooms
+    under_way.ticket.done(outputs(2), RUN_NS)
+    assert not rooms
+    assert model.cache.memory_bytes == 0
+    model.version = model.open()
+    assert not model.predict(1)
+    assert model.predict(1)

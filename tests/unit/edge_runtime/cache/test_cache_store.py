@@ -173,6 +173,19 @@ def test_there_are_no_more_answers_than_may_be(opened: Open) -> None:
     assert [number for number in range(60) if is_kept(store, number)] == list(range(50, 60))
 
 
+def test_rows_that_somebody_else_removed_are_missed_and_not_looked_for_without_end(
+    opened: Open, path: Path
+) -> None:
+    store = opened()
+    store.write([row(number) for number in range(10)], NOW)
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("DELETE FROM answers")
+    other.close()
+    store.describe(subject(), Policy(60, max_bytes=1))
+    with pytest.raises(sqlite3.DatabaseError, match="fewer answers"):
+        store.write([row(10)], NOW)
+
+
 def test_an_answer_that_cannot_be_written_down_holds_up_no_other(opened: Open) -> None:
     store = opened()
     strings: Array = np.array(["\ud800"], object)

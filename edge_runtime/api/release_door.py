@@ -1,0 +1,277 @@
+"""Releases on the admin door: from an exchange to an order, and back."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from edge_runtime.access import Peer
+from edge_runtime.api.exchange import Exchange
+from edge_runtime.api.handlers import Handlers, Names
+from edge_runtime.errors import InvalidRequestError, UnavailableError, UnsupportedError
+from edge_runtime.protocol import release_schemas as schemas
+from edge_runtime.release_orders import Orders
+
+_log = logging.getLogger(__name__)
+_Struct = TypeVar("_Struct")
+
+_Order = Callable[..., Awaitable[object]]
+_Decision = Callable[[Orders], _Order]
+_WayBack = Callable[[Orders], Callable[..., Awaitable[schemas.Release]]]
+
+_VERSION_DIGITS_MAX: Final = 18  # more is no version, and slow to read
+_WHOLE: Final = 100
+
+
+class ReleaseDoor:
+    """What the routes of releases call.
+
+    Args:
+        handlers: Know who takes the orders.
+    """
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+
+    # -- orders ----------------------------------------------------------------------------------
+
+    def stage(self, exchange: Exchange, _: Names) -> None:
+        """Install the bundle at a path of this device, and begin its release."""
+        wanted = _body(exchange, schemas.StageRequest)
+        path = Path(wanted.path)
+        if not path.is_absolute() or "\0" in wanted.path:
+            raise InvalidRequestError(
+                f"path {wanted.path!r} is not absolute: the daemon has a working directory of its "
+                "own; begin with /"
+            )
+        asked_by = _asked_by(exchange.connection.peer, wanted.rollout)
+
+        async def work(orders: Orders) -> schemas.Release:
+            _note("stage", wanted.path, asked_by)
+            return await orders.stage(
+                path,
+                mode=wanted.mode,
+                again=wanted.again,
+                rollout=wanted.rollout,
+                asked_by=asked_by,
+            )
+
+        self._answer(exchange, work)
+
+    def stage_tar(self, exchange: Exchange, _: Names) -> None:
+        """Install the bundle that is the body, a tar, and begin its release."""
+        wanted = _query(exchange, schemas.StageQuery)
+        if not exchange.body:
+            raise InvalidRequestError(
+                "the body is empty; send a bundle as tar, or POST its path to /admin/releases"
+            )
+        asked_by = _asked_by(exchange.connection.peer, wanted.rollout)
+
+        async def work(orders: Orders) -> schemas.Release:
+            _note("stage", f"a tar of {len(exchange.body)} bytes", asked_by)
+            # Memory that looks like a file: only the store writes bundles to disk, and counts them.
+            descriptor = os.memfd_create("bundle")
+            try:
+                await asyncio.to_thread(_fill, descriptor, exchange.body)
+                return await orders.stage(
+                    descriptor,
+                    mode=wanted.mode,
+                    again=wanted.again,
+                    rollout=wanted.rollout,
+                    asked_by=asked_by,
+                )
+            finally:
+                os.close(descriptor)
+
+        self._answer(exchange, work)
+
+    def promote(self, exchange: Exchange, names: Names) -> None:
+        """Take the release under way to its next decision."""
+        self._decide(exchange, names, lambda orders: orders.promote)
+
+    def rollback(self, exchange: Exchange, names: Names) -> None:
+        """Go back."""
+        self._go_back(exchange, names, lambda orders: orders.rollback)
+
+    def abort(self, exchange: Exchange, names: Names) -> None:
+        """End the release under way."""
+        self._go_back(exchange, names, lambda orders: orders.abort)
+
+    def hold(self, exchange: Exchange, names: Names) -> None:
+        """Refuse the fleet's orders until cleared."""
+        self._decide(exchange, names, lambda orders: orders.hold)
+
+    def clear(self, exchange: Exchange, names: Names) -> None:
+        """Let the fleet's orders in again."""
+        self._decide(exchange, names, lambda orders: orders.clear)
+
+    def _decide(self, exchange: Exchange, names: Names, decision: _Decision) -> None:
+        """Give an order about a model, and answer with how the model does then."""
+        wanted = _body(exchange, schemas.ReasonRequest)
+        model = names["name"]
+        asked_by = _asked_by(exchange.connection.peer)
+
+        async def work(orders: Orders) -> schemas.ModelReleases:
+            order = decision(orders)
+            _note(order.__name__, model, asked_by)
+            await order(model, reason=wanted.reason, asked_by=asked_by)
+            return await orders.status_of(model)
+
+        self._answer(exchange, work)
+
+    def _go_back(self, exchange: Exchange, names: Names, decision: _WayBack) -> None:
+        """Give an order that is no success before it is done: 503 if it takes longer."""
+
+        def checked(orders: Orders) -> _Order:
+            order = decision(orders)
+
+            @wraps(order)
+            async def go_back(model: str, *, reason: str, asked_by: str) -> None:
+                release = await order(model, reason=reason, asked_by=asked_by)
+                if release.state != schemas.ROLLED_BACK:
+                    why = f" ({release.reason})" if release.reason else ""
+                    raise UnavailableError(
+                        f"the {order.__name__} of {model!r} is recorded and not done yet: version "
+                        f"{release.version} is {release.state}{why}; `release status` shows how it "
+                        "goes on"
+                    )
+
+            return go_back
+
+        self._decide(exchange, names, checked)
+
+    def traffic(self, exchange: Exchange, names: Names) -> None:
+        """Split a model's traffic between versions, or end the split."""
+        wanted = _body(exchange, schemas.TrafficRequest)
+        weights = split(wanted.weights)
+        model = names["name"]
+        asked_by = _asked_by(exchange.connection.peer)
+
+        async def work(orders: Orders) -> schemas.ModelReleases:
+            _note("traffic", model, asked_by)
+            await orders.traffic(model, weights, reason=wanted.reason, asked_by=asked_by)
+            return await orders.status_of(model)
+
+        self._answer(exchange, work)
+
+    def keyring(self, exchange: Exchange, _: Names) -> None:
+        """Replace the keyring by a newer one that enough keys of the present one signed."""
+        data = bytes(exchange.body)
+        asked_by = _asked_by(exchange.connection.peer)
+
+        async def work(orders: Orders) -> schemas.Trust:
+            _note("keyring", f"{len(data)} bytes", asked_by)
+            return await orders.accept_keyring(data, asked_by=asked_by)
+
+        self._answer(exchange, work)
+
+    # -- questions -------------------------------------------------------------------------------
+
+    def status(self, exchange: Exchange, _: Names) -> None:
+        """Say how every model does."""
+        self._answer(exchange, lambda orders: orders.status())
+
+    def status_of(self, exchange: Exchange, names: Names) -> None:
+        """Say how one model does."""
+        self._answer(exchange, lambda orders: orders.status_of(names["name"]))
+
+    def history(self, exchange: Exchange, names: Names) -> None:
+        """Say what happened, newest first."""
+        wanted = _query(exchange, schemas.HistoryQuery)
+        model = names.get("name", "")
+
+        async def work(orders: Orders) -> schemas.History:
+            rows = await orders.history(model, limit=wanted.limit, before=wanted.before)
+            return schemas.History(transitions=list(rows))
+
+        self._answer(exchange, work)
+
+    def explain(self, exchange: Exchange, names: Names) -> None:
+        """Say in sentences what answers and why."""
+        model = names["name"]
+
+        async def work(orders: Orders) -> schemas.Explanation:
+            return schemas.Explanation(model=model, sentences=list(await orders.explain(model)))
+
+        self._answer(exchange, work)
+
+    def _answer(self, exchange: Exchange, ask: Callable[[Orders], Awaitable[object]]) -> None:
+        """Answer with what comes of it, which is a struct."""
+        open_orders = self._handlers.open_orders
+        if open_orders is None:
+            raise UnsupportedError("this daemon takes no releases; its log says why")
+
+        async def work() -> None:
+            exchange.json(await ask(await open_orders()))
+
+        self._handlers.later(exchange, work())
+
+
+def split(weights: Mapping[str, int]) -> dict[int, int]:
+    """Read a split of the traffic.
+
+    Args:
+        weights: Percent by version.
+
+    Raises:
+        InvalidRequestError: A version is no positive number or there twice (``1`` and ``01``), or
+            the weights are not 100 together.
+    """
+    numbers: dict[int, int] = {}
+    for text, weight in weights.items():
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _VERSION_DIGITS_MAX
+        version = int(text) if is_number else 0
+        if version < 1 or version in numbers:
+            raise InvalidRequestError(
+                f"weights: {text[:40]!r} is no version, or there twice; versions are 1, 2, 3, ..."
+            )
+        numbers[version] = weight
+    total = sum(numbers.values())
+    if numbers and total != _WHOLE:
+        raise InvalidRequestError(f"the weights are {total} % together; make them 100 %")
+    return numbers
+
+
+def _asked_by(peer: Peer, rollout: str = "") -> str:
+    """Name who orders, for the history: a process's number would mean nothing there."""
+    uid = "" if peer.uid is None else f" uid={peer.uid}"
+    return f"fleet {rollout}{uid}" if rollout else f"operator{uid}"
+
+
+def _note(order: str, what: str, asked_by: str) -> None:
+    _log.info("%s of %r ordered by %r", order, what, asked_by)
+
+
+def _fill(descriptor: int, body: bytes | memoryview) -> None:
+    rest = memoryview(body)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def _body(exchange: Exchange, struct: type[_Struct]) -> _Struct:
+    """Decode a small JSON body; an empty one means every default, where all have one."""
+    try:
+        return msgspec.json.decode(exchange.body or b"{}", type=struct)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is not what this takes: {error}") from error
+
+
+def _query(exchange: Exchange, struct: type[_Struct]) -> _Struct:
+    """Read the query of a target; each name may be there once."""
+    text = exchange.target.partition(b"?")[2].decode("latin-1")
+    given: dict[str, Any] = {}
+    try:
+        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict"):
+            if name in given:
+                raise InvalidRequestError(f"the query says {name[:40]!r} twice")
+            given[name] = value
+        return msgspec.convert(given, struct, strict=False)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidRequestError(f"the query is not what this takes: {error}") from error

@@ -1,0 +1,121 @@
+"""Who may bring what: the only way for a bundle into the store."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edge_runtime.bundle import Bundle, unreadable
+from edge_runtime.errors import ArtifactError, ModelLoadError, SignatureError
+from edge_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, read
+from edge_runtime.protocol.release_schemas import Trust
+from edge_runtime.settings import Release as Settings
+from edge_runtime.store.installed import Installed
+from edge_runtime.store.reading import SourceLimits
+from edge_runtime.store.source import source_of
+from edge_runtime.store.store import Store
+from edge_runtime.trust.keyring import check_release
+from edge_runtime.trust.keyring_file import KeyringFile
+
+KEYRING: Final = "keyring.json"
+"""The present keyring, in the state directory."""
+
+
+class Admission:
+    """Takes bundles into the store, or refuses them.
+
+    Args:
+        store: Where they go.
+        settings: Whether bundles must be signed, and how large they may be.
+        state_directory: Where the present keyring is kept.
+    """
+
+    def __init__(
+        self, store: Store, settings: Callable[[], Settings], state_directory: Path
+    ) -> None:
+        self._store = store
+        self._settings = settings
+        self._state_directory = state_directory
+
+    def install(self, where: Path | int, *, refuse: Callable[[str, int], None]) -> Installed:
+        """Copy a bundle into the store; takes long.
+
+        Args:
+            where: Its folder or tar, or a descriptor of it.
+            refuse: Raises if a version of a model must not come in now.
+
+        Raises:
+            ArtifactError: It is not what it says, not signed, or the disk does not take it.
+        """
+        settings = self._settings()
+
+        def check(manifest: bytes, signature: bytes | None) -> None:
+            self.check(manifest, signature)
+            parsed = read(manifest, "manifest.json")
+            refuse(parsed.name, parsed.version)
+
+        limits = SourceLimits(bundle_bytes=settings.bundle_bytes)
+        with contextlib.closing(source_of(where, limits)) as source:
+            return self._store.install(source, check=check)
+
+    def check(self, manifest: bytes, signature: bytes | None) -> None:
+        """Make sure that a managed device may run what a manifest describes.
+
+        Raises:
+            SignatureError: Too few keys of the keyring signed it.
+        """
+        if self._settings().managed:
+            check_release(self._keyring().read(), manifest, signature)
+
+    def admit(self, bundle: Bundle) -> None:
+        """Make sure that a bundle may be loaded, wherever it lies; takes a moment.
+
+        Raises:
+            SignatureError: The device is managed, and it is not signed.
+        """
+        if not self._settings().managed:
+            return
+        shown = f"{bundle.manifest.name} version {bundle.manifest.version}"
+        try:
+            manifest = (bundle.directory / MANIFEST_FILE).read_bytes()
+        except FileNotFoundError as error:
+            raise SignatureError(
+                f"{shown} is a bare model file, which cannot be signed, and this device runs "
+                "signed models only; make a bundle of it: `edge-runtime bundle create`"
+            ) from error
+        except OSError as error:
+            raise ModelLoadError(unreadable(f"the manifest of {shown}", error)) from error
+        path = bundle.directory / SIGNATURE_FILE
+        self.check(manifest, path.read_bytes() if path.exists() else None)
+
+    def trust(self) -> Trust:
+        """Say what is believed."""
+        if not self._settings().managed:
+            return Trust(managed=False)
+        try:
+            keyring = self._keyring().read()
+        except ArtifactError as error:
+            return Trust(managed=True, keys=[error.message])
+        document = keyring.document
+        return Trust(
+            managed=True,
+            keyring_version=keyring.version,
+            keys=[each.name or each.key_id[:12] for each in document.keys],
+            threshold=document.releases_threshold,
+        )
+
+    def accept_keyring(self, data: bytes) -> int:
+        """Replace the keyring by a newer one that enough keys of the present one signed.
+
+        Returns:
+            Its version.
+
+        Raises:
+            SignatureError: It may not follow.
+            StorageError: It cannot be written.
+        """
+        return self._keyring().accept(data).version
+
+    def _keyring(self) -> KeyringFile:
+        first = self._settings().keyring
+        return KeyringFile(self._state_directory / KEYRING, Path(first) if first else None)

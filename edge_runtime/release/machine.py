@@ -1,0 +1,378 @@
+"""One version's passage through this device, step by step: persist, then act.
+
+Each step is safe to begin again. A step ends with an ``Outcome``; ``states`` says what follows; the
+journal has it before anything is done about it. The one exception is the way back: requests are
+sent to the active version first, because that is right whatever the disk says.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from edge_runtime.errors import EdgeRuntimeError, StorageError
+from edge_runtime.failpoints import failpoint, wall_time
+from edge_runtime.release.disk_thread import ANSWER_S
+from edge_runtime.release.records import BadDigest, Release, Slots, Transition
+from edge_runtime.release.serving import STORE
+from edge_runtime.release.states import (
+    FINAL,
+    SERVES_TRAFFIC,
+    TRANSITIONS,
+    Cause,
+    Event,
+    State,
+    next_state,
+)
+from edge_runtime.release.steps import Means, Outcome, Progress
+from edge_runtime.release.traffic_steps import TrafficSteps
+from edge_runtime.release.trial_steps import TrialSteps
+from edge_runtime.routing import LoadedVersion
+
+_log = logging.getLogger(__name__)
+
+RETRY_S: Final = 0.5  # after the disk failed; twice as long each time
+RETRY_MAX_S: Final = 10.0
+STEP_END_S: Final = 20.0  # for a step that is given up to clean up behind itself
+
+#: Ends after which the same bundle is not taken again unless somebody insists.
+_BAD: Final = frozenset({Cause.VERDICT, Cause.SELF_TEST, Cause.ERRORS, Cause.CRASHED, Cause.LOAD})
+
+#: Where tests make the process die, between what is stored and what is done about it.
+_STORED: Final[Mapping[State, str]] = {
+    State.SELF_TESTING: "release.self_test.begun",
+    State.STAGED: "release.staged",
+    State.SHADOWING: "release.shadow.begun",
+    State.PROBATION: "release.probation.begun",
+    State.COMMITTED: "release.committed",
+    State.ROLLING_BACK: "release.roll_back",
+}
+_BEFORE: Final[Mapping[State, str]] = {
+    State.STAGED: "release.self_test.passed",
+    State.COMMITTED: "release.commit",
+    State.ROLLED_BACK: "release.rolled_back",
+}
+
+
+class Machine:
+    """Takes one release from where the journal has it to its end.
+
+    Args:
+        release: As it is stored.
+        means: What the releases of this device share.
+        is_held: Whether a local hold keeps it from going on.
+
+    Attributes:
+        progress: What it can tell.
+    """
+
+    def __init__(self, release: Release, means: Means, is_held: Callable[[], bool]) -> None:
+        self.progress = Progress(release, is_held)
+        self._means = means
+        self._order: Outcome | None = None
+        self._trial = TrialSteps(means, self.progress)
+        self._traffic = TrafficSteps(means, self.progress, self._trial)
+        #: Set when the next change was stored and done.
+        self.moved = asyncio.Event()
+
+    @property
+    def release(self) -> Release:
+        """As it is stored."""
+        return self.progress.release
+
+    def order(self, outcome: Outcome) -> bool:
+        """Give up the present step for something else.
+
+        Args:
+            outcome: How it ends.
+
+        Returns:
+            Whether the present state allows it; if not, nothing changes.
+        """
+        if not self.allows(outcome.event):
+            return False
+        self._order = outcome
+        if outcome.event is Event.ROLL_BACK:  # it may have to wait for the disk
+            self._means.serving.divert(self.release.model)
+        self.progress.changed.set()
+        return True
+
+    def allows(self, event: Event) -> bool:
+        """Tell whether something may happen in the present state."""
+        state = self.release.state
+        known = state in set(State)
+        if not known:
+            return event is Event.ROLL_BACK
+        if self._order is not None and self._order.event is Event.ROLL_BACK:
+            return False
+        return (State(state), event) in TRANSITIONS
+
+    def failed(self, loaded: LoadedVersion) -> None:
+        """Note that a request failed on a version on trial, before another one is asked."""
+        self._traffic.failed(loaded)
+
+    async def run(self) -> None:
+        """Go on until the release is over, or the daemon stops."""
+        try:
+            while self._order is not None or self.release.state not in FINAL:
+                outcome = await self._next()
+                await self._persistently(outcome)
+        finally:
+            await self._trial.end()
+
+    async def _next(self) -> Outcome:
+        """Do the present step, unless an order comes first."""
+        ordered = self._take_order()
+        if ordered is not None:
+            return ordered
+        step = asyncio.ensure_future(self._step())
+        try:
+            while not step.done():
+                changed = asyncio.ensure_future(self.progress.changed.wait())
+                await asyncio.wait((step, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                self.progress.changed.clear()
+                ordered = self._take_order()
+                if ordered is not None:
+                    return ordered
+        finally:
+            if not step.done():
+                step.cancel()
+                await asyncio.wait((step,), timeout=STEP_END_S)
+            elif ordered is not None:
+                step.exception()  # it is over either way
+        return step.result()
+
+    def _take_order(self) -> Outcome | None:
+        ordered, self._order = self._order, None
+        return ordered
+
+    async def _step(self) -> Outcome:
+        try:
+            return await self._steps()[State(self.release.state)]()
+        except StorageError as error:
+            return self._failed(Cause.DISK, error.message)
+        except EdgeRuntimeError as error:
+            return self._failed(Cause.LOAD, error.message)
+        except TimeoutError:
+            return self._failed(Cause.DEADLINE, "the step did not end in its time")
+        except OSError as error:
+            return self._failed(Cause.DISK, f"the system refused something: {error}")
+        except ValueError:
+            if self.release.state in set(State):
+                raise
+            return Outcome(
+                Event.ROLL_BACK,
+                Cause.UNKNOWN_STATE,
+                f"this program does not know the state {self.release.state!r}",
+            )
+        except Exception:  # noqa: BLE001 - logged; the release goes back
+            _log.exception("a step of a release failed in a way nobody foresaw")
+            return self._failed(Cause.INTERNAL, "the daemon failed in this step; its log says why")
+
+    def _steps(self) -> Mapping[State, Callable[[], Awaitable[Outcome]]]:
+        return {
+            State.INSTALLED: self._begin,
+            State.SELF_TESTING: self._trial.self_test,
+            State.STAGED: self._trial.staged,
+            State.SHADOWING: self._trial.shadow,
+            State.CANARY: self._traffic.canary,
+            State.PROBATION: self._traffic.probation,
+            State.ROLLING_BACK: self._traffic.roll_back,
+        }
+
+    async def _begin(self) -> Outcome:
+        return Outcome(Event.BEGIN)
+
+    def _failed(self, cause: Cause, reason: str) -> Outcome:
+        if self.release.state == State.ROLLING_BACK:
+            return Outcome(Event.ERROR, cause, reason)
+        if self.release.state == State.SELF_TESTING:
+            return Outcome(Event.FAILED, cause, reason)
+        return Outcome(Event.ROLL_BACK, cause, reason)
+
+    # -- persist -------------------------------------------------------------------------------
+
+    async def _persistently(self, outcome: Outcome) -> None:
+        """Store what follows; while the disk takes nothing, nothing else happens."""
+        if outcome.event is Event.ROLL_BACK:
+            self._means.serving.divert(self.release.model)
+        pause_s = RETRY_S
+        while True:
+            try:
+                await self._move(outcome)
+            except (StorageError, OSError) as error:
+                self._waits(str(error))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await self.progress.changed.wait()
+                self.progress.changed.clear()
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+                if self._order is not None and self._order.event is Event.ROLL_BACK:
+                    outcome, self._order = self._order, None
+                    self._means.serving.divert(self.release.model)
+            else:
+                self.progress.problem = ""
+                return
+
+    async def _move(self, outcome: Outcome) -> None:
+        before = self.release
+        state = next_state(before.state, outcome.event)
+        if state in _BEFORE:
+            await self._kept(lambda: failpoint(_BEFORE[state]))
+        if before.state == State.STAGED and state is State.PROBATION:  # promoted by hand
+            try:
+                beside = await self._trial.beside()
+            except StorageError:
+                raise
+            except EdgeRuntimeError as error:
+                beside = {}  # it answers nobody either: this one is not to wait for it
+                _log.warning("%s has nothing to go back to: %s", self._shown, error)
+            outcome = outcome._replace(changes={**outcome.changes, **beside})
+        after = self._after(before, state, outcome)
+        slots = self._slots_after(before, after)
+        is_over = state is State.FAILED and slots is not None  # nothing will answer
+        bad = None
+        if state in {State.ROLLING_BACK, State.FAILED} and outcome.cause in _BAD:
+            bad = BadDigest.of(after, wall_time())
+        row = Transition.between(
+            before,
+            after,
+            outcome.event,
+            digest="" if is_over else self._running(after),
+            wall_s=wall_time(),
+            awake_s=self._means.clock.now_s(),
+            boot_id=self._means.boot_id,
+            numbers=dict(outcome.numbers),
+        )
+        journal = self._means.journal
+        await self._kept(lambda: journal.move(after, row, slots=slots, bad=bad))
+        if slots is not None:
+            self._means.serving.take(slots)
+        self.progress.release = after
+        if state in FINAL and self._order is not None and self._order.cause is Cause.SUPERSEDED:
+            self._order = None  # it came too late: nothing is under way that could be superseded
+        self._means.serving.choose(after)
+        _log.info(
+            "release of %s: %s -> %s%s", self._shown, before.state, state, _because(after.reason)
+        )
+        if state not in {State.SHADOWING, State.CANARY}:
+            await self._trial.end()
+        await self._passed(before, after)
+        if state is State.COMMITTED:
+            await self._settle()
+        if is_over:
+            await self._means.serving.stand(after.model)
+        self.moved.set()
+
+    async def _settle(self) -> None:
+        """Let go of what is not active any more; the candidate answers already."""
+        try:
+            await self._traffic.commit()
+        except (EdgeRuntimeError, OSError) as error:
+            _log.error("%s is committed and answers, but: %s", self._shown, error)
+
+    async def _kept(self, work: Callable[[], object]) -> None:
+        """Have the journal's thread do something, for which there is no way but to wait.
+
+        To give up would be to not know what is stored: the disk may do it when it wakes up.
+        """
+        result = self._means.keep.patiently(work)
+        await asyncio.wait((result,), timeout=ANSWER_S)
+        if not result.done():
+            self._waits(
+                f"the disk has not answered for {ANSWER_S:g} s; the release goes on when it does"
+            )
+        await asyncio.shield(result)
+        self.progress.problem = ""
+
+    def _waits(self, why: str) -> None:
+        if not self.progress.problem:
+            _log.error("the release of %s waits: %s", self._shown, why)
+        self.progress.problem = why
+
+    async def _passed(self, before: Release, after: Release) -> None:
+        """Pass the failpoint between what is stored and what is done about it."""
+        name = _STORED.get(State(after.state), "")
+        if after.state == State.CANARY:
+            name = "release.canary.step" if before.state == after.state else "release.canary.begun"
+        if name:
+            with contextlib.suppress(OSError):  # what is stored, is stored
+                await self._kept(lambda: failpoint(name))
+
+    def _after(self, before: Release, state: State, outcome: Outcome) -> Release:
+        settings = self._means.settings()
+        lasts_s = {
+            State.SELF_TESTING: settings.self_test_s,
+            State.SHADOWING: settings.shadow_s,
+            State.CANARY: settings.canary_s,
+            State.PROBATION: settings.probation_s,
+        }.get(state, 0.0)
+        changes = dict(outcome.changes)
+        if before.state != State.ROLLING_BACK:  # after that, why it began still counts
+            changes["cause"] = outcome.cause or ""
+            changes["reason"] = outcome.reason
+        elif state is State.FAILED:
+            changes["reason"] = f"{before.reason}; the way back failed: {outcome.reason}"
+        return msgspec.structs.replace(
+            before,
+            state=str(state),
+            looks=0,
+            awake_deadline_s=self._means.clock.now_s() + lasts_s if lasts_s else 0.0,
+            updated_s=wall_time(),
+            **changes,
+        )
+
+    def _slots_after(self, before: Release, after: Release) -> Slots | None:
+        """Say what the slots become with a change; ``None``: they stay."""
+        slots = self._means.serving.slots(after.model)
+        if after.state == State.COMMITTED:
+            if slots.active is None and after.active is not None:
+                # The configuration's version was active: it is what a rollback leads to.
+                slots = slots.committed(after.active, after.active_source, "")
+            return slots.committed(after.version, STORE, after.digest)
+        if before.state == State.ROLLING_BACK:
+            if after.state != State.FAILED or slots.disabled:
+                return None
+            is_there = self._means.serving.active(after.model) is not None
+            return None if is_there else _nothing(slots, after.reason)
+        if after.state != State.ROLLING_BACK:
+            return None
+        if (slots.active, slots.active_source) == (after.version, STORE):
+            back = slots.reverted(f"version {after.version} was rolled back ({after.reason})")
+            if back.active_source != STORE or back.active in self._means.store.versions(
+                after.model
+            ):
+                return back
+            why = f"version {after.version} was rolled back ({after.reason}), and version "
+            return _nothing(back, f"{why}{back.active} is not in the store any more")
+        if before.state in SERVES_TRAFFIC and slots.active is None and after.active is None:
+            why = f"version {after.version} was rolled back ({after.reason}), and there was none"
+            return _nothing(slots, f"{why} before it")
+        return None
+
+    def _running(self, after: Release) -> str:
+        """Name what really answers after a change."""
+        return self._means.serving.running_digest(after.model)
+
+    @property
+    def _shown(self) -> str:
+        return f"{self.release.model} version {self.release.version}"
+
+
+def _nothing(slots: Slots, why: str) -> Slots:
+    """Leave a model without a version."""
+    return msgspec.structs.replace(
+        slots,
+        active=None,
+        active_source="",
+        active_digest="",
+        disabled=f"{why}; release another version",
+    )
+
+
+def _because(reason: str) -> str:
+    return f" ({reason})" if reason else ""

@@ -1,0 +1,398 @@
+"""Releases on this device: what people and the agent order, and what they are told.
+
+Everything here is called on the event loop's thread. Bundles are copied on others, so that a disk
+that hangs holds up nothing but the release it is for.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edge_runtime.errors import (
+    ArtifactError,
+    EdgeRuntimeError,
+    ForbiddenError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    StorageError,
+)
+from edge_runtime.failpoints import wall_time
+from edge_runtime.manifest import check_model_name
+from edge_runtime.protocol import release_schemas as schemas
+from edge_runtime.release import reports
+from edge_runtime.release.admission import Admission
+from edge_runtime.release.disk_thread import ANSWER_S, aside
+from edge_runtime.release.explanation import explain
+from edge_runtime.release.machine import Machine
+from edge_runtime.release.machines import STUCK_S, Machines
+from edge_runtime.release.records import Override, OverrideKind, Release
+from edge_runtime.release.serving import STORE
+from edge_runtime.release.states import Cause, Event, State
+from edge_runtime.release.steps import Means, Outcome
+from edge_runtime.store.installed import Installed
+
+_log = logging.getLogger(__name__)
+
+PERCENT: Final = 100
+MOVE_S: Final = 20.0
+"""How long an order waits to see itself done, in seconds; it goes on all the same."""
+
+
+class Releases:
+    """The door to releases; see ``release_orders.Orders``, which says what each order does.
+
+    Args:
+        means: What the releases share.
+        machines: Those under way.
+        admission: Takes bundles into the store.
+    """
+
+    def __init__(self, means: Means, machines: Machines, admission: Admission) -> None:
+        self._means = means
+        self._machines = machines
+        self._admission = admission
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    # -- orders --------------------------------------------------------------------------------
+
+    async def stage(
+        self,
+        source: Path | int,
+        *,
+        mode: schemas.Mode = "automatic",
+        again: bool = False,
+        rollout: str = "",
+        asked_by: str = "",
+    ) -> schemas.Release:
+        """Install a bundle and begin its release; see ``release_orders``."""
+        async with self._machines.arriving():
+            installed = await aside(
+                partial(self._admission.install, source, refuse=self._refusal(rollout))
+            )
+            return await self._staged(installed, mode, asked_by, again=again)
+
+    async def _staged(
+        self, installed: Installed, mode: schemas.Mode, asked_by: str, *, again: bool
+    ) -> schemas.Release:
+        """Begin the release of a version that is in the store."""
+        means, journal = self._means, self._means.journal
+        name = installed.name
+        async with self._lock(name):
+            bad = await means.keep(lambda: journal.bad(installed.manifest_sha256))
+            if bad is not None and not again:
+                raise ArtifactError(
+                    f"{name} version {installed.version} was rolled back here before "
+                    f"({bad.cause}: {bad.reason}); release a mended one under a new version, or "
+                    "say `again`"
+                )
+            present = self._machines.by_model.get(name)
+            if present is not None and present.release.manifest_sha256 == installed.manifest_sha256:
+                return self._shown(present)
+            order = await means.keep(journal.next_order)
+            if bad is not None:
+                await means.keep(lambda: journal.forget_bad(installed.manifest_sha256))
+            now_s = wall_time()
+            release = Release(
+                model=name,
+                version=installed.version,
+                manifest_sha256=installed.manifest_sha256,
+                state=str(State.INSTALLED),
+                weights=means.settings().weights,
+                mode=mode,
+                source=asked_by,
+                order=order,
+                created_s=now_s,
+                updated_s=now_s,
+            )
+            first = self._machines.row(None, release, "staged")
+            taken = self._taken(means.keep.patiently(lambda: journal.insert(release, first)))
+            running = asyncio.ensure_future(taken)
+            done, _ = await asyncio.wait((running,), timeout=STUCK_S + ANSWER_S)
+            if not done:  # it is stored when the disk wakes up, and then it must go on
+                self._machines.later(running)
+                raise StorageError(
+                    "the disk does not answer; the order stands if it is stored all the same"
+                )
+            return self._shown(running.result())
+
+    async def _taken(self, inserted: Awaitable[Release]) -> Machine:
+        """Begin a release that is stored; only then is an older one given up."""
+        release = await inserted
+        _log.info("release of %s version %d: %s", release.model, release.version, release.source)
+        await self._machines.supersede(release.model)
+        machine = self._machines.machine(release)
+        self._machines.run(machine)
+        return machine
+
+    async def promote(self, model: str, *, reason: str = "", asked_by: str = "") -> schemas.Release:
+        """Take the release under way to its next decision; see ``release_orders``."""
+        machine = self._under_way(model)
+        why = reason or f"promoted by {asked_by or 'hand'}"
+        before = machine.release.state
+        if not machine.order(Outcome(Event.PROMOTE, None, why)):
+            raise InvalidRequestError(
+                f"the release of {model!r} is {before}; it can be promoted once it is staged"
+            )
+        return await self._after(machine, before)
+
+    async def rollback(
+        self, model: str, *, reason: str = "", asked_by: str = ""
+    ) -> schemas.Release:
+        """Go back; see ``release_orders``."""
+        async with self._lock(model):
+            why = reason or f"rolled back by {asked_by or 'hand'}"
+            outcome = Outcome(Event.ROLL_BACK, Cause.OPERATOR, why)
+            machine = self._machines.by_model.get(model)
+            if machine is None:
+                machine = self._machines.machine(await self._committed(model))
+                before = machine.release.state
+                machine.order(outcome)
+                await self._override(model, "rollback", why, asked_by)
+                self._machines.run(machine)
+            else:
+                before = machine.release.state
+                if not machine.order(outcome):
+                    raise InvalidRequestError(f"the release of {model!r} is {before} already")
+                try:
+                    await self._override(model, "rollback", why, asked_by)
+                except StorageError as error:
+                    raise StorageError(
+                        f"the active version of {model!r} answers from now on, and the release "
+                        f"goes back when the disk takes it; nothing is recorded yet: {error}"
+                    ) from error
+        return await self._after(machine, before)
+
+    async def abort(self, model: str, *, reason: str = "", asked_by: str = "") -> schemas.Release:
+        """End the release under way; see ``release_orders``."""
+        machine = self._under_way(model)
+        why = reason or f"aborted by {asked_by or 'hand'}"
+        before = machine.release.state
+        if not machine.order(Outcome(Event.ROLL_BACK, Cause.ABORTED, why)):
+            raise InvalidRequestError(f"the release of {model!r} is {before} already")
+        return await self._after(machine, before)
+
+    async def hold(self, model: str, *, reason: str = "", asked_by: str = "") -> None:
+        """Refuse the fleet's orders, and let nothing go on; see ``release_orders``."""
+        try:
+            check_model_name(model)
+        except EdgeRuntimeError as error:
+            raise InvalidRequestError(error.message) from error
+        await self._override(model, "hold", reason or f"held by {asked_by or 'hand'}", asked_by)
+
+    async def clear(self, model: str, *, reason: str = "", asked_by: str = "") -> None:
+        """Remove the hold or the recorded rollback; see ``release_orders``."""
+        await self._check_known(model)
+        note = self._machines.note(model, "cleared", reason or f"cleared by {asked_by or 'hand'}")
+        journal = self._means.journal
+        await self._means.keep(lambda: journal.clear_override(model, note))
+        self._machines.overrides.pop(model, None)
+        if model in self._machines.by_model:
+            self._machines.by_model[model].progress.changed.set()
+
+    async def traffic(
+        self, model: str, weights: Mapping[int, int], *, reason: str = "", asked_by: str = ""
+    ) -> None:
+        """Split a model's traffic for as long as nobody changes it; see ``release_orders``."""
+        async with self._lock(model):
+            if not await self._machines.over(model):
+                raise InvalidRequestError(
+                    f"a release of {model!r} is under way; abort it, or wait for its end"
+                )
+            if weights and (sum(weights.values()) != PERCENT or min(weights.values()) < 1):
+                raise InvalidRequestError("the percentages must be 1 or more, and 100 together")
+            before = self._means.serving.slots(model)
+            await self._check_splittable(model, weights)
+            slots = msgspec.structs.replace(
+                before, traffic={str(version): share for version, share in weights.items()}
+            )
+            self._means.serving.take(slots)
+            try:
+                async with asyncio.timeout(MOVE_S):
+                    await self._means.serving.settle(model)
+                why = reason or f"set by {asked_by or 'hand'}"
+                note = self._machines.note(model, "traffic", why, {"weights": slots.traffic})
+                await self._means.keep(lambda: self._means.journal.set_slots(slots, note))
+            except BaseException:
+                self._means.serving.take(before)
+                self._machines.later(self._means.serving.settle(model))
+                raise
+
+    async def accept_keyring(self, data: bytes, *, asked_by: str = "") -> schemas.Trust:
+        """Replace the keyring by a newer one; see ``release_orders``."""
+        version = await asyncio.to_thread(self._admission.accept_keyring, data)
+        _log.info("keyring version %d installed, ordered by %s", version, asked_by or "hand")
+        return await asyncio.to_thread(self._admission.trust)
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    async def status(self) -> schemas.Releases:
+        """Say how every model does that releases know."""
+        journal = self._means.journal
+        known = {
+            *self._means.serving.names(),
+            *self._machines.by_model,
+            *self._machines.overrides,
+        }
+        silence = ""
+        try:
+            known |= {each.model for each in await self._means.keep(journal.releases)}
+        except StorageError as error:
+            silence = error.message
+        models = [await self._told(model, is_silent=bool(silence)) for model in sorted(known)]
+        problems = [self._machines.problem, journal.problem, journal.damage, silence]
+        return schemas.Releases(
+            trust=await self._trust(),
+            problem="; ".join(dict.fromkeys(filter(None, problems))),
+            models=models,
+        )
+
+    async def _trust(self) -> schemas.Trust:
+        try:
+            return await aside(self._admission.trust, within_s=ANSWER_S)
+        except StorageError as error:
+            is_managed = self._means.settings().managed
+            return schemas.Trust(managed=is_managed, keys=[error.message])
+
+    async def status_of(self, model: str) -> schemas.ModelReleases:
+        """Say how one model does."""
+        return await self._told(model)
+
+    async def _told(self, model: str, *, is_silent: bool = False) -> schemas.ModelReleases:
+        """Say how one model does; with a silent disk what is known without it."""
+        means = self._means
+        ended: Sequence[Release] = ()
+        installed: Sequence[int] = ()
+        problem = ""
+        try:
+            if not is_silent:
+                question = partial(means.journal.releases, model, limit=reports.ENDED_SHOWN + 1)
+                ended = await means.keep(question)
+                installed = await aside(partial(means.store.versions, model), within_s=ANSWER_S)
+        except StorageError as error:
+            problem = error.message
+        machine = self._machines.by_model.get(model)
+        progress = machine.progress if machine is not None else None
+        if problem and progress is None:
+            raise StorageError(problem)
+        if progress is not None:
+            progress = replace(progress, problem=progress.problem or problem)
+        override = self._machines.overrides.get(model)
+        if (
+            not ended
+            and machine is None
+            and override is None
+            and model not in means.serving.names()
+        ):
+            raise ModelNotFoundError(f"no release of a model {model!r} was ever ordered here")
+        return reports.model(
+            means.serving.slots(model),
+            means.serving.running_digest(model),
+            override,
+            progress,
+            ended,
+            installed,
+            means.clock.now_s(),
+        )
+
+    async def history(
+        self, model: str = "", *, limit: int, before: int = 0
+    ) -> Sequence[schemas.Transition]:
+        """Give what happened, newest first."""
+        rows = await self._means.keep(partial(self._means.journal.history, model, limit, before))
+        return [reports.transition(row) for row in rows]
+
+    async def explain(self, model: str) -> Sequence[str]:
+        """Say in sentences what answers for a model and why, and what comes next."""
+        return explain(await self.status_of(model))
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _lock(self, model: str) -> asyncio.Lock:
+        return self._locks.setdefault(model, asyncio.Lock())
+
+    def _shown(self, machine: Machine) -> schemas.Release:
+        return reports.shown(machine.release, machine.progress, self._means.clock.now_s())
+
+    def _under_way(self, model: str) -> Machine:
+        machine = self._machines.by_model.get(model)
+        if machine is None:
+            raise InvalidRequestError(
+                f"no release of {model!r} is under way; `release status` lists what was"
+            )
+        return machine
+
+    async def _committed(self, model: str) -> Release:
+        """Find the release that made the active version active."""
+        slots = self._means.serving.slots(model)
+        for release in await self._means.keep(partial(self._means.journal.releases, model)):
+            if (
+                release.state == State.COMMITTED
+                and slots.active_source == STORE
+                and release.version == slots.active
+            ):
+                return release
+        raise InvalidRequestError(
+            f"there is nothing of {model!r} to go back from: no release of it is active"
+        )
+
+    async def _after(self, machine: Machine, before: str) -> schemas.Release:
+        """Wait until an order is done, or goes on by itself."""
+        try:
+            async with asyncio.timeout(MOVE_S):
+                while machine.release.state in {before, State.ROLLING_BACK}:
+                    await machine.moved.wait()
+                    machine.moved.clear()
+                    if machine.release.state not in {before, State.ROLLING_BACK}:
+                        break
+        except TimeoutError:
+            _log.warning("an order about %s is still being carried out", machine.release.model)
+        return self._shown(machine)
+
+    async def _override(self, model: str, kind: OverrideKind, reason: str, asked_by: str) -> None:
+        override = Override(
+            model=model, kind=kind, reason=reason, source=asked_by, created_s=wall_time()
+        )
+        note = self._machines.note(model, kind, reason)
+        await self._means.keep(partial(self._means.journal.set_override, override, note))
+        self._machines.overrides[model] = override
+
+    def _refusal(self, rollout: str) -> Callable[[str, int], None]:
+        """Give what refuses a version before anything of it is copied."""
+
+        def refuse(name: str, version: int) -> None:
+            override = self._machines.overrides.get(name)
+            if rollout and override is not None:
+                raise ForbiddenError(
+                    f"a local {override.kind} of {name!r} stands ({override.reason}); clear it on "
+                    "the device before the fleet may release"
+                )
+            active = self._means.serving.active(name)
+            if active is not None and int(active.version) == version:
+                raise InvalidRequestError(
+                    f"version {version} of {name!r} answers already; a release needs another number"
+                )
+
+        return refuse
+
+    async def _check_splittable(self, model: str, weights: Mapping[int, int]) -> None:
+        """Make sure that every version of a split may answer."""
+        slots = self._means.serving.slots(model)
+        may = {slots.active, slots.previous} | self._means.serving.seeds(model)
+        for release in await self._means.keep(partial(self._means.journal.releases, model)):
+            if release.state == State.COMMITTED:
+                may.add(release.version)
+        for version in weights:
+            if version not in may:
+                raise InvalidRequestError(
+                    f"version {version} of {model!r} was never committed here, and is not what "
+                    "the configuration serves; release it first"
+                )
+
+    async def _check_known(self, model: str) -> None:
+        await self.status_of(model)

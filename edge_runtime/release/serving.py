@@ -1,0 +1,271 @@
+"""What answers for the models that releases know: the wish, and making the catalog match it."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, Protocol
+
+from edge_runtime.bundle import Bundle
+from edge_runtime.catalog import Catalog
+from edge_runtime.errors import ModelNotReadyError
+from edge_runtime.failpoints import reached
+from edge_runtime.release.records import Release, Slots
+from edge_runtime.release.variants import only_variant
+from edge_runtime.routing import LoadedVersion, Traffic, route
+
+STORE: Final = "store"
+SEED: Final = "seed"
+"""Where an active version comes from: a release, or the configuration and its folders."""
+
+PERMYRIAD: Final = 10_000
+_PERCENT: Final = 100
+
+
+class Versions(Protocol):
+    """What is needed of the store."""
+
+    def bundle(self, name: str, version: int) -> Bundle:
+        """Give an installed version."""
+        ...
+
+
+class Serving:
+    """Makes the catalog match the slots, and a candidate beside them.
+
+    Args:
+        catalog: The models in memory.
+        store: The installed versions.
+        reload: Reads what is to answer for a model, and makes the catalog match.
+    """
+
+    def __init__(
+        self, catalog: Catalog, store: Versions, reload: Callable[[str], Awaitable[None]]
+    ) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._reload = reload
+        self._slots: dict[str, Slots] = {}
+        self._beside: dict[str, int] = {}
+        self._alone: dict[str, int] = {}
+        self._variants: dict[tuple[str, int], str] = {}
+
+    # -- Holdings ------------------------------------------------------------------------------
+
+    def names(self) -> Collection[str]:
+        """List the models of which a version is, or was, released here."""
+        return {*self._slots, *self._beside, *self._alone}
+
+    def amend(self, name: str, found: Mapping[int, Bundle]) -> Mapping[int, Bundle]:
+        """Say what answers for a model.
+
+        Args:
+            name: One of ``names``.
+            found: What the settings and the folders ask for.
+        """
+        if name in self._alone:
+            return {self._alone[name]: self._bundle(name, self._alone[name])}
+        slots = self._slots.get(name)
+        wanted: dict[int, Bundle] = {}
+        if slots is None or (slots.active_source != STORE and not slots.disabled):
+            wanted.update(found)
+        elif slots.active is not None:
+            wanted[slots.active] = self._bundle(name, slots.active)
+        for text in slots.traffic if slots is not None else {}:
+            version = int(text)
+            if version not in wanted:
+                seed = found.get(version)
+                wanted[version] = seed if seed is not None else self._bundle(name, version)
+        if name in self._beside:
+            wanted[self._beside[name]] = self._bundle(name, self._beside[name])
+        return wanted
+
+    def _bundle(self, name: str, version: int) -> Bundle:
+        """Give an installed version with the variant that its self-test chose."""
+        bundle = self._store.bundle(name, version)
+        variant = self._variants.get((name, version), "")
+        return only_variant(bundle, variant) if variant else bundle
+
+    # -- the wish ------------------------------------------------------------------------------
+
+    def choose(self, release: Release) -> None:
+        """Take in which variant of a release runs on this device, once that is known."""
+        if release.variant:
+            self._variants[release.model, release.version] = release.variant
+
+    def take(self, slots: Slots) -> None:
+        """Take in what the journal says of a model."""
+        self._slots[slots.model] = slots
+
+    async def restore(self, name: str) -> None:
+        """Let the active version answer, and nothing beside it; the next request gets it.
+
+        Raises:
+            EdgeRuntimeError: It cannot be loaded.
+        """
+        slots = self._slots.get(name)
+        if slots is not None and slots.disabled:
+            self._beside.pop(name, None)
+            self._alone.pop(name, None)
+            self._catalog.direct(name, None)
+            await self._catalog.disable(name, slots.disabled)
+            return
+        self._point_to_active(name)
+        self._beside.pop(name, None)
+        self._alone.pop(name, None)
+        await self._reload(name)
+        await self._direct(name, self._standing(name))
+
+    async def add(self, name: str, version: int, permyriad: int) -> None:
+        """Let a candidate answer a share of the requests beside the active version.
+
+        Args:
+            name: The model.
+            version: The candidate, which is in the store.
+            permyriad: Its share, in ten-thousandths.
+
+        Raises:
+            NoRoomError: The memory budget does not hold both; the active version answers on.
+            EdgeRuntimeError: The candidate cannot be loaded; the same.
+        """
+        active = self.active(name)
+        if active is None:
+            raise ModelNotReadyError(f"model {name!r} has no active version to stand beside")
+        self._catalog.direct(name, Traffic(int(active.version), {}))
+        if self._beside.get(name) != version or self.loaded(name, version) is None:
+            self._beside[name] = version
+            try:
+                await self._reload(name)
+            except BaseException:
+                self._beside.pop(name, None)
+                raise
+        await self._direct(name, Traffic(int(active.version), {version: permyriad}))
+
+    async def replace(self, name: str, version: int) -> str:
+        """Let a candidate answer everything, the active version warm beside it if there is room.
+
+        Args:
+            name: The model.
+            version: The candidate.
+
+        Returns:
+            How: ``availability-preserving`` or ``resource-preserving``.
+
+        Raises:
+            EdgeRuntimeError: It cannot be loaded; the active version answers on.
+        """
+        active = self.active(name)
+        if active is not None:
+            try:
+                await self.add(name, version, PERMYRIAD)
+            except ModelNotReadyError:
+                pass  # no room for both
+            else:
+                await self._direct(name, Traffic(version, {}, int(active.version)))
+                return "availability-preserving"
+        self._alone[name] = version
+        try:
+            await self._direct(name, None)
+            await self._reload(name)
+        except BaseException:
+            del self._alone[name]
+            raise
+        return "resource-preserving"
+
+    def divert(self, name: str) -> None:
+        """Send requests to the active version from the next one on, if it is in memory."""
+        self._point_to_active(name)
+
+    async def settle(self, name: str) -> None:
+        """Let the slots decide alone, after a commit.
+
+        Raises:
+            EdgeRuntimeError: What they name cannot be loaded.
+        """
+        self._beside.pop(name, None)
+        self._alone.pop(name, None)
+        await self._reload(name)
+        await self._direct(name, self._standing(name))
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def slots(self, name: str) -> Slots:
+        """Give what the journal says of a model."""
+        return self._slots.get(name) or Slots(model=name)
+
+    def loaded(self, name: str, version: int) -> LoadedVersion | None:
+        """Give a version that is in memory."""
+        return route(self._catalog.table, name, str(version))
+
+    def active(self, name: str) -> LoadedVersion | None:
+        """Give the version that is active, if it is in memory."""
+        slots = self._slots.get(name)
+        if slots is not None and slots.active_source == STORE and slots.active is not None:
+            return self.loaded(name, slots.active)
+        if slots is not None and slots.disabled:
+            return None
+        candidates = {self._beside.get(name), self._alone.get(name)}
+        seeds = [
+            each
+            for each in self._catalog.loaded()
+            if each.name == name and int(each.version) not in candidates
+        ]
+        return seeds[-1] if seeds else None
+
+    async def woken(self, name: str) -> LoadedVersion | None:
+        """Give the version that is active, in memory; ``None``: the model has none.
+
+        Raises:
+            EdgeRuntimeError: There is one, and it cannot be loaded.
+        """
+        if self.slots(name).disabled:
+            return None
+        active = self.active(name)
+        if active is None and (
+            self.slots(name).active is not None or name in self._catalog.known()
+        ):
+            await self._reload(name)
+            active = self.active(name)
+        return active
+
+    def running_digest(self, name: str) -> str:
+        """Name the digest of what answers for a model now; empty: nothing does."""
+        loaded = route(self._catalog.table, name, "")
+        return loaded.digest if loaded is not None else ""
+
+    def seeds(self, name: str) -> set[int]:
+        """List the versions of a model in memory that the configuration asked for."""
+        candidates = {self._beside.get(name), self._alone.get(name)}
+        return {
+            int(each.version)
+            for each in self._catalog.loaded()
+            if each.name == name and int(each.version) not in candidates
+        }
+
+    def in_use(self) -> set[tuple[str, int]]:
+        """List every version in memory: its files must stay."""
+        return {(each.name, int(each.version)) for each in self._catalog.loaded()}
+
+    async def stand(self, name: str) -> None:
+        """Share out the traffic as the slots say, at the start; a disabled model says so."""
+        slots = self.slots(name)
+        if slots.disabled:
+            await self._catalog.disable(name, slots.disabled)
+        elif slots.traffic:
+            self._catalog.direct(name, self._standing(name))
+
+    async def _direct(self, name: str, traffic: Traffic | None) -> None:
+        await reached("swap.before")
+        self._catalog.direct(name, traffic)
+        await reached("swap.after")
+
+    def _point_to_active(self, name: str) -> None:
+        active = self.active(name)
+        if active is not None:
+            self._catalog.direct(name, Traffic(int(active.version), {}))
+
+    def _standing(self, name: str) -> Traffic | None:
+        """Give the split that stays, if there is one."""
+        weights = self.slots(name).traffic
+        if not weights:
+            return None
+        shares = {int(version): weight * _PERCENT for version, weight in weights.items()}
+        default = max(shares, key=lambda version: (shares[version], version))
+        return Traffic(default, {key: share for key, share in shares.items() if key != default})
