@@ -161,7 +161,8 @@ def test_openapi_is_whole(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(names) == len(set(names))
     for _, path, operation in operations(document):
-        declared = {each["name"] for each in operation.get("parameters", ())}
+        given = operation.get("parameters", ())
+        declared = {each["name"] for each in given if each["in"] == "path"}
         assert declared == set(re.findall(r"\{(\w+)\}", path))
 
 
@@ -193,6 +194,8 @@ def test_answers_are_what_openapi_says(served: Daemon, document: dict[str, Any])
         content = operation["responses"]["200"].get("content")
         if content is None or "{repository}" in path:
             continue
+        if path.startswith("/admin") and (method == "post" or "{name}" in path):
+            continue  # nothing was released here; test_release_door asks those
         target = path.format(name="FP32", version="1", label="latest")
         admin = "admin" in operation["tags"]
         answer = served.request(method.upper(), target, REQUESTS.get(path), admin=admin)
