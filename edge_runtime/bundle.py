@@ -7,6 +7,7 @@ manifest. Everything here reads the disk: the daemon calls it off the event loop
 import os
 import stat
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -35,10 +36,12 @@ class Bundle:
     Attributes:
         manifest: What it is; synthetic (no digests, no tensors) for a plain model file.
         directory: Folder that the manifest's paths are relative to.
+        manifest_sha256: Of the exact bytes that the manifest was read from; empty: synthetic.
     """
 
     manifest: Manifest
     directory: Path
+    manifest_sha256: str = ""
 
 
 def bundle_from_model_file(path: Path, name: str, version: int = 1, shown: str = "") -> Bundle:
@@ -98,7 +101,7 @@ def bundle_from_directory(path: Path, shown: str = "") -> Bundle:
     check_complete(manifest, origin)
     for entry in manifest.files():
         _check_size(path, entry, shown)
-    return Bundle(manifest, path)
+    return Bundle(manifest, path, sha256(data).hexdigest())
 
 
 def verify(bundle: Bundle, variant: Variant | None = None) -> tuple[tuple[str, int, str], ...]:

@@ -239,9 +239,17 @@ class Daemon:
         async with self._opening:
             releases = self._releases
             if releases is None:
-                releases = await self._open_releases()
-                await releases.begin()
+                releases = await self._late_releases()
         return releases.orders
+
+    async def _late_releases(self) -> "Composition":
+        """Open releases in a daemon that serves already."""
+        were_there = has_releases(self._state)  # and could not be read when the daemon started
+        releases = await self._open_releases()
+        if were_there:
+            await self._desired.apply_all()
+        await releases.begin()
+        return releases
 
     async def _open_releases(self) -> "Composition":
         from edge_runtime.release.composition import Composition  # noqa: PLC0415 - megabytes
@@ -301,8 +309,20 @@ class Daemon:
             except ConfigError as error:
                 _log.error("the configuration stays as it was: %s", error.message)
             else:
+                await self._guard()
                 await self._desired.apply_all()
             self._notifier.ready()
+
+    async def _guard(self) -> None:
+        """Check signatures from now on, if the configuration has just begun to ask for it."""
+        if not self._settings.release.managed or self._releases is not None:
+            return
+        async with self._opening:
+            if self._releases is None:
+                try:
+                    await self._late_releases()
+                except StorageError as error:  # signatures are checked all the same
+                    _log.error("releases stand still: %s", error.message)
 
     def _take(self, settings: Config) -> None:
         # First: what these refuse changes nothing.

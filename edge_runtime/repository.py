@@ -7,7 +7,7 @@ reads the disk and may take long: the daemon calls it off the event loop.
 
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -276,7 +276,7 @@ def _one_model(
             bundle = bundle_from_directory(path)
             # The operator's name for it wins; the digest does not depend on it.
             manifest = msgspec.structs.replace(bundle.manifest, name=name)
-            return {manifest.version: Bundle(manifest, path)}
+            return {manifest.version: replace(bundle, manifest=manifest)}
         if kind == "repository":
             raise ConfigError(
                 f"models.{name}.path: {path} holds neither a model file nor {MANIFEST_FILE}; a "

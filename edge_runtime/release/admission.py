@@ -2,16 +2,17 @@
 
 import contextlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from edge_runtime.bundle import Bundle, unreadable
 from edge_runtime.errors import ArtifactError, ModelLoadError, SignatureError
-from edge_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, read
+from edge_runtime.manifest import MANIFEST_FILE, MAX_BYTES, SIGNATURE_FILE, read
 from edge_runtime.protocol.release_schemas import Trust
 from edge_runtime.settings import Release as Settings
 from edge_runtime.store.installed import Installed
-from edge_runtime.store.reading import SourceLimits
+from edge_runtime.store.reading import SIGNATURE_BYTES_MAX, SourceLimits
 from edge_runtime.store.source import source_of
 from edge_runtime.store.store import Store
 from edge_runtime.trust.keyring import check_release
@@ -76,17 +77,21 @@ class Admission:
         if not self._settings().managed:
             return
         shown = f"{bundle.manifest.name} version {bundle.manifest.version}"
-        try:
-            manifest = (bundle.directory / MANIFEST_FILE).read_bytes()
-        except FileNotFoundError as error:
+        if not bundle.manifest_sha256:
             raise SignatureError(
                 f"{shown} is a bare model file, which cannot be signed, and this device runs "
                 "signed models only; make a bundle of it: `edge-runtime bundle create`"
-            ) from error
+            )
+        try:
+            manifest = _small(bundle.directory / MANIFEST_FILE, MAX_BYTES)
+            signature = _small(bundle.directory / SIGNATURE_FILE, SIGNATURE_BYTES_MAX)
         except OSError as error:
             raise ModelLoadError(unreadable(f"the manifest of {shown}", error)) from error
-        path = bundle.directory / SIGNATURE_FILE
-        self.check(manifest, path.read_bytes() if path.exists() else None)
+        if manifest is None or sha256(manifest).hexdigest() != bundle.manifest_sha256:
+            raise SignatureError(
+                f"the manifest of {shown} changed while it was looked at; load it again"
+            )
+        self.check(manifest, signature)
 
     def trust(self) -> Trust:
         """Say what is believed."""
@@ -119,3 +124,16 @@ class Admission:
     def _keyring(self) -> KeyringFile:
         first = self._settings().keyring
         return KeyringFile(self._state_directory / KEYRING, Path(first) if first else None)
+
+
+def _small(path: Path, limit_bytes: int) -> bytes | None:
+    """Read a file that ought to be small; ``None``: there is none.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(limit_bytes + 1)
+    except FileNotFoundError:
+        return None

@@ -73,6 +73,7 @@ class Machine:
         self.progress = Progress(release, is_held)
         self._means = means
         self._order: Outcome | None = None
+        self._ordered_in = ("", 0)  # the step that it is about
         self._trial = TrialSteps(means, self.progress)
         self._traffic = TrafficSteps(means, self.progress, self._trial)
         #: Set when the next change was stored and done.
@@ -95,6 +96,7 @@ class Machine:
         if not self.allows(outcome.event):
             return False
         self._order = outcome
+        self._ordered_in = (self.release.state, self.release.stage)
         if outcome.event is Event.ROLL_BACK:  # it may have to wait for the disk
             self._means.serving.divert(self.release.model)
         self.progress.changed.set()
@@ -148,6 +150,14 @@ class Machine:
 
     def _take_order(self) -> Outcome | None:
         ordered, self._order = self._order, None
+        if ordered is None:
+            return None
+        state, is_roll_back = self.release.state, ordered.event is Event.ROLL_BACK
+        # What it was about may have ended while its end was being stored: then it came too late.
+        if not is_roll_back and self._ordered_in != (state, self.release.stage):
+            return None
+        if state in set(State) and (State(state), ordered.event) not in TRANSITIONS:
+            return None
         return ordered
 
     async def _step(self) -> Outcome:

@@ -118,15 +118,16 @@ class Machines:
 
         async def run() -> None:
             try:
-                await machine.run()
+                await self._to_its_end(machine)
             except Exception as error:  # noqa: BLE001 - the outermost frame; logged
                 _log.exception("the release of %s stopped", model)
                 machine.progress.problem = "it stopped; the daemon's log says why"
                 self.problem = f"the release of {model} stopped: {error}"
             else:
-                if self.by_model.get(model) is machine:
-                    del self.by_model[model]
-                await self.collect()
+                self.problem = ""
+            if self.by_model.get(model) is machine:
+                del self.by_model[model]
+            await self.collect()
 
         task = asyncio.get_running_loop().create_task(run(), name=f"release of {model}")
         self._tasks[model] = task
@@ -136,6 +137,17 @@ class Machines:
                 del self._tasks[model]
 
         task.add_done_callback(ended)
+
+    async def _to_its_end(self, machine: Machine) -> None:
+        """Let a release go on; one that fails in a way nobody foresaw goes back."""
+        try:
+            await machine.run()
+        except Exception:  # noqa: BLE001 - logged; whatever it was, the active version answers
+            _log.exception("the release of %s failed and goes back", machine.release.model)
+            self._means.serving.divert(machine.release.model)
+            why = "the daemon failed in a way nobody foresaw; its log says why"
+            machine.order(Outcome(Event.ROLL_BACK, Cause.INTERNAL, why))
+            await machine.run()
 
     async def supersede(self, model: str) -> None:
         """End the release under way, if there is one; one that does not end is left behind."""
@@ -206,10 +218,17 @@ class Machines:
                 if version is not None:
                     keep.add((slots.model, version))
         spared = means.settings().keep_versions
+        # Of what nobody uses, what was committed last is worth most, and what failed least.
+        worth = {
+            (each.model, each.version): each.id
+            for each in reversed(await means.keep(means.journal.releases))
+            if each.state == State.COMMITTED
+        }
 
         def collect() -> None:
             for name in means.store.names():
                 others = [each for each in means.store.versions(name) if (name, each) not in keep]
+                others.sort(key=lambda version: worth.get((name, version), 0))
                 keep.update((name, each) for each in others[max(0, len(others) - spared) :])
             means.store.collect(keep)
 
@@ -267,11 +286,13 @@ class Machines:
     async def _stored(self, work: Callable[[], _Result]) -> _Result | None:
         """Store something; where that fails, releases stand still and everything else goes on."""
         try:
-            return await self._means.keep(work)
+            result = await self._means.keep(work)
         except (StorageError, OSError, ValueError) as error:
             self.problem = str(error)
             _log.error("releases stand still: %s", error)
             return None
+        self.problem = ""
+        return result
 
     def _tick(self) -> None:
         """Store the awake time while releases are under way, so that deadlines survive."""

@@ -6,8 +6,7 @@ that hangs holds up nothing but the release it is for.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,6 @@ from edge_runtime.errors import (
     EdgeRuntimeError,
     ForbiddenError,
     InvalidRequestError,
-    ModelNotFoundError,
     StorageError,
 )
 from edge_runtime.failpoints import wall_time
@@ -28,9 +26,9 @@ from edge_runtime.protocol import release_schemas as schemas
 from edge_runtime.release import reports
 from edge_runtime.release.admission import Admission
 from edge_runtime.release.disk_thread import ANSWER_S, aside
-from edge_runtime.release.explanation import explain
 from edge_runtime.release.machine import Machine
 from edge_runtime.release.machines import STUCK_S, Machines
+from edge_runtime.release.questions import Questions
 from edge_runtime.release.records import Override, OverrideKind, Release
 from edge_runtime.release.serving import STORE
 from edge_runtime.release.states import Cause, Event, State
@@ -44,7 +42,7 @@ MOVE_S: Final = 20.0
 """How long an order waits to see itself done, in seconds; it goes on all the same."""
 
 
-class Releases:
+class Releases(Questions):
     """The door to releases; see ``release_orders.Orders``, which says what each order does.
 
     Args:
@@ -54,9 +52,7 @@ class Releases:
     """
 
     def __init__(self, means: Means, machines: Machines, admission: Admission) -> None:
-        self._means = means
-        self._machines = machines
-        self._admission = admission
+        super().__init__(means, machines, admission)
         self._locks: dict[str, asyncio.Lock] = {}
 
     # -- orders --------------------------------------------------------------------------------
@@ -90,6 +86,11 @@ class Releases:
                     f"{name} version {installed.version} was rolled back here before "
                     f"({bad.cause}: {bad.reason}); release a mended one under a new version, or "
                     "say `again`"
+                )
+            slots = means.serving.slots(name)
+            if (slots.active, slots.active_source) == (installed.version, STORE):
+                raise InvalidRequestError(
+                    f"version {installed.version} of {name!r} was committed meanwhile"
                 )
             present = self._machines.by_model.get(name)
             if present is not None and present.release.manifest_sha256 == installed.manifest_sha256:
@@ -151,9 +152,10 @@ class Releases:
             machine = self._machines.by_model.get(model)
             if machine is None:
                 machine = self._machines.machine(await self._committed(model))
+                self._check_repeated(model)
                 before = machine.release.state
-                machine.order(outcome)
                 await self._override(model, "rollback", why, asked_by)
+                machine.order(outcome)
                 self._machines.run(machine)
             else:
                 before = machine.release.state
@@ -229,88 +231,6 @@ class Releases:
         _log.info("keyring version %d installed, ordered by %s", version, asked_by or "hand")
         return await asyncio.to_thread(self._admission.trust)
 
-    # -- facts ---------------------------------------------------------------------------------
-
-    async def status(self) -> schemas.Releases:
-        """Say how every model does that releases know."""
-        journal = self._means.journal
-        known = {
-            *self._means.serving.names(),
-            *self._machines.by_model,
-            *self._machines.overrides,
-        }
-        silence = ""
-        try:
-            known |= {each.model for each in await self._means.keep(journal.releases)}
-        except StorageError as error:
-            silence = error.message
-        models = [await self._told(model, is_silent=bool(silence)) for model in sorted(known)]
-        problems = [self._machines.problem, journal.problem, journal.damage, silence]
-        return schemas.Releases(
-            trust=await self._trust(),
-            problem="; ".join(dict.fromkeys(filter(None, problems))),
-            models=models,
-        )
-
-    async def _trust(self) -> schemas.Trust:
-        try:
-            return await aside(self._admission.trust, within_s=ANSWER_S)
-        except StorageError as error:
-            is_managed = self._means.settings().managed
-            return schemas.Trust(managed=is_managed, keys=[error.message])
-
-    async def status_of(self, model: str) -> schemas.ModelReleases:
-        """Say how one model does."""
-        return await self._told(model)
-
-    async def _told(self, model: str, *, is_silent: bool = False) -> schemas.ModelReleases:
-        """Say how one model does; with a silent disk what is known without it."""
-        means = self._means
-        ended: Sequence[Release] = ()
-        installed: Sequence[int] = ()
-        problem = ""
-        try:
-            if not is_silent:
-                question = partial(means.journal.releases, model, limit=reports.ENDED_SHOWN + 1)
-                ended = await means.keep(question)
-                installed = await aside(partial(means.store.versions, model), within_s=ANSWER_S)
-        except StorageError as error:
-            problem = error.message
-        machine = self._machines.by_model.get(model)
-        progress = machine.progress if machine is not None else None
-        if problem and progress is None:
-            raise StorageError(problem)
-        if progress is not None:
-            progress = replace(progress, problem=progress.problem or problem)
-        override = self._machines.overrides.get(model)
-        if (
-            not ended
-            and machine is None
-            and override is None
-            and model not in means.serving.names()
-        ):
-            raise ModelNotFoundError(f"no release of a model {model!r} was ever ordered here")
-        return reports.model(
-            means.serving.slots(model),
-            means.serving.running_digest(model),
-            override,
-            progress,
-            ended,
-            installed,
-            means.clock.now_s(),
-        )
-
-    async def history(
-        self, model: str = "", *, limit: int, before: int = 0
-    ) -> Sequence[schemas.Transition]:
-        """Give what happened, newest first."""
-        rows = await self._means.keep(partial(self._means.journal.history, model, limit, before))
-        return [reports.transition(row) for row in rows]
-
-    async def explain(self, model: str) -> Sequence[str]:
-        """Say in sentences what answers for a model and why, and what comes next."""
-        return explain(await self.status_of(model))
-
     # -- inside --------------------------------------------------------------------------------
 
     def _lock(self, model: str) -> asyncio.Lock:
@@ -326,6 +246,16 @@ class Releases:
                 f"no release of {model!r} is under way; `release status` lists what was"
             )
         return machine
+
+    def _check_repeated(self, model: str) -> None:
+        """Refuse to go back twice where that leaves nothing: it may be the same order again."""
+        override = self._machines.overrides.get(model)
+        slots = self._means.serving.slots(model)
+        if override is not None and override.kind == "rollback" and slots.previous is None:
+            raise InvalidRequestError(
+                f"{model!r} was rolled back already ({override.reason}), and before version "
+                f"{slots.active} there is none; `release clear` first if nothing is to answer"
+            )
 
     async def _committed(self, model: str) -> Release:
         """Find the release that made the active version active."""

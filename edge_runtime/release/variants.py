@@ -1,6 +1,7 @@
 """Which variants of a version a CPU can run, and which of those that pass is taken. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import msgspec
@@ -76,7 +77,7 @@ def only_variant(bundle: Bundle, name: str) -> Bundle:
     Raises:
         ManifestError: It has no such variant.
     """
-    return Bundle(only(bundle.manifest, name), bundle.directory)
+    return replace(bundle, manifest=only(bundle.manifest, name))
 
 
 def fastest(passed: Sequence[Candidate]) -> tuple[str, str]:
