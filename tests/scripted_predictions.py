@@ -50,8 +50,9 @@ class Seen:
             if request.startswith(CHECK):
                 caller.write(READY)
                 continue
-            caller.write(self._answers[min(len(self.predictions), len(self._answers) - 1)])
-            self.requests.append(request)
+            reply = self._answers[min(len(self.predictions), len(self._answers) - 1)]
+            self.requests.append(request)  # first: who has the answer may look at what was read
+            caller.write(reply)
 
     def leaving(self, caller: Caller) -> None:
         """Read a request, and close."""

@@ -88,7 +88,7 @@ BAD = {
         "self-test",
         "a run takes",
         "the budget is",
-        acceptance={"latency_budget_s": 1e-4},
+        acceptance={"latency_budget_s": 1e-6},
     ),
     "more memory than a trial may take": in_the_self_test(
         bad_models.hog_at_run, "self-test", "memory"
