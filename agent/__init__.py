@@ -1,1 +1,3 @@
-"""On the device: telemetry out over MQTT, signed releases in. Not built yet."""
+"""On the device: telemetry out over MQTT, signed releases in over HTTP. Touches no tensor."""
+
+__version__ = "0.1.0.dev0"

@@ -1,0 +1,1 @@
+"""Artifacts on their way to this device: resumed, reused, verified, within a budget."""

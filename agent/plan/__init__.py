@@ -1,0 +1,1 @@
+"""Decides what this device does about the fleet's plan; pure."""

@@ -1,0 +1,1 @@
+"""agent.db: what the agent must not forget, one file per group of tables."""

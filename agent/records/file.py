@@ -1,0 +1,126 @@
+"""The file agent.db: opened, checked, and changed one transaction at a time.
+
+Tables and their SQL are in the neighbours; each gives its ``SCHEMA``. A file that is not a whole
+database is set aside, never deleted, and a new one is begun: the agent must go on.
+"""
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.errors import StateError
+
+_log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+FILE_MODE: Final = 0o600
+BUSY_S: Final = 5.0
+WAL_BYTES_MAX: Final = 4 * 1024 * 1024
+ASIDE: Final = ".damaged"
+"""Ends the name of a file that was set aside; an older one of this name is replaced."""
+
+
+class RecordsFile:
+    """A database file that several threads use, one at a time.
+
+    Args:
+        path: The file; its folder must be there.
+        schemas: ``CREATE TABLE IF NOT EXISTS`` statements of every group of tables.
+
+    Attributes:
+        was_damaged: Whether a damaged file was found and set aside.
+
+    Raises:
+        StateError: The file cannot be opened or made, or a newer program wrote it.
+    """
+
+    def __init__(self, path: Path, schemas: Iterable[str]) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self.was_damaged = False
+        text = "".join(schemas)
+        try:
+            self._connection = _opened(path, text)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise StateError(f"cannot open {path}: {error}") from error
+            self.was_damaged = True
+            _log.error("%s is damaged (%s): it is set aside, and a new one is begun", path, error)
+            try:
+                _set_aside(path)
+                self._connection = _opened(path, text)
+            except (OSError, sqlite3.DatabaseError) as again:
+                raise StateError(f"cannot replace the damaged {path}: {again}") from again
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Change the file as a whole or not at all; durable when the block is left.
+
+        Raises:
+            StateError: The disk refused; nothing changed.
+        """
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as error:
+                raise StateError(f"cannot write to {self._path}: {error}") from error
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        with self._lock:
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise StateError(f"cannot read {self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._connection.close()
+
+
+def _opened(path: Path, schema: str) -> sqlite3.Connection:
+    path.touch(FILE_MODE)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+        if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("its pages contradict each other")  # noqa: TRY301
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StateError(  # noqa: TRY301
+                f"{path} was written by a newer edge-agent (schema {version}, this one reads "
+                f"{SCHEMA_VERSION}); install that one again, or move the file away"
+            )
+        connection.executescript(schema)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_aside(path: Path) -> None:
+    path.replace(path.with_name(path.name + ASIDE))
+    for more in ("-wal", "-shm"):
+        path.with_name(path.name + more).unlink(missing_ok=True)

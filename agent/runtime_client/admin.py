@@ -1,0 +1,86 @@
+"""What the agent asks the daemon on its admin socket, and orders there."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from agent.errors import RuntimeAwayError, RuntimeRefusedError
+from agent.runtime_client.local_http import ask
+from edge_runtime.protocol import release_schemas as schemas
+
+_T = TypeVar("_T")
+_FAILED = 400
+
+
+class _Refusal(msgspec.Struct):
+    """The body of every refusal."""
+
+    error: str = ""
+
+
+class Admin:
+    """The admin socket of this device's daemon.
+
+    Every call raises ``RuntimeAwayError`` when nobody answers, and ``RuntimeRefusedError`` with
+    the daemon's sentence when it says no.
+
+    Args:
+        path: The socket.
+        timeout_s: Most silence of the daemon, in seconds.
+    """
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+
+    def releases(self) -> schemas.Releases:
+        """Say how every model does that releases know."""
+        return self._get("/admin/releases", schemas.Releases)
+
+    def abort(self, model: str, *, rollout: str, reason: str) -> None:
+        """End the release under way."""
+        self._order(model, "abort", {"reason": reason, "rollout": rollout})
+
+    def revert(self, model: str, *, to: int | None, rollout: str, reason: str) -> None:
+        """Go back to the previous version, and leave no override."""
+        body: dict[str, Any] = {"reason": reason, "rollout": rollout}
+        if to is not None:
+            body["to"] = to
+        self._order(model, "revert", body)
+
+    def index(self) -> list[dict[str, Any]]:
+        """List the models that the daemon knows, as the Triton extension says it."""
+        return self._read(self._ask("POST", "/v2/repository/index", b"{}"), list[dict[str, Any]])
+
+    def metrics(self) -> str:
+        """Give the Prometheus text."""
+        return self._ask("GET", "/metrics").decode("utf-8", "replace")
+
+    def _order(self, model: str, verb: str, body: dict[str, Any]) -> None:
+        target = f"/admin/releases/{quote(model, safe='')}/{verb}"
+        self._ask("POST", target, msgspec.json.encode(body))
+
+    def _get(self, target: str, kind: type[_T]) -> _T:
+        return self._read(self._ask("GET", target), kind)
+
+    def _ask(self, method: str, target: str, body: bytes | None = None) -> bytes:
+        answer = ask(self._path, method, target, body, timeout_s=self._timeout_s)
+        if answer.status >= _FAILED:
+            try:
+                sentence = msgspec.json.decode(answer.body, type=_Refusal).error
+            except msgspec.MsgspecError:
+                sentence = ""
+            raise RuntimeRefusedError(
+                answer.status, sentence or f"the runtime answered {answer.status} to {target}"
+            )
+        return answer.body
+
+    def _read(self, body: bytes, kind: type[_T]) -> _T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.MsgspecError as error:
+            raise RuntimeAwayError(
+                f"{self._path} does not answer as edge-runtime does: {error}"
+            ) from error

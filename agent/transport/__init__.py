@@ -1,0 +1,1 @@
+"""MQTT: the only import of paho."""

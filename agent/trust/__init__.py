@@ -1,0 +1,1 @@
+"""What is believed of the repository: the only import of tuf."""

@@ -1,0 +1,1 @@
+"""One release on its way to this device, persisted at every step."""
