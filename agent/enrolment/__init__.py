@@ -1,0 +1,1 @@
+"""How a device joins its fleet, and stays in it: nothing is trusted on first use."""

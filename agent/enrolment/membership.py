@@ -1,0 +1,117 @@
+"""What enrolment left on this device: one file, replaced as a whole."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent.enrolment.messages import Enrolment, Pem
+from agent.errors import ConfigError, StateError
+
+FILE: Final = "enrolment.json"
+CERTIFICATE: Final = "certificate.pem"
+CA: Final = "ca.pem"
+ROOT: Final = "root.json"
+FILE_BYTES_MAX: Final = 1_048_576
+_MODE: Final = 0o600
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's place in a fleet.
+
+    Attributes:
+        enrolment: What the server said.
+        ca: The fleet's CA, as PEM; the token vouched for it.
+        root: The first TUF root's text; the token vouched for it.
+        not_after_s: End of the certificate, in seconds since the epoch.
+    """
+
+    enrolment: Enrolment
+    ca: Pem
+    root: str
+    not_after_s: float
+
+
+def read_membership(state: Path) -> Membership | None:
+    """Read what enrolment left; ``None``: the device was never enrolled.
+
+    Args:
+        state: The agent's folder.
+
+    Raises:
+        StateError: The file cannot be read.
+        ConfigError: It is not what this program writes.
+    """
+    path = state / FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return msgspec.json.decode(data, type=Membership)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            f"{path} is not what edge-agent wrote ({error}); enrol the device again"
+        ) from error
+
+
+def write_membership(state: Path, membership: Membership) -> None:
+    """Store it, durably and as a whole.
+
+    Raises:
+        StateError: The disk refused; what was there is there.
+    """
+    replace_file(state / FILE, msgspec.json.encode(membership))
+
+
+def unpack(state: Path, membership: Membership) -> tuple[Path, Path, Path]:
+    """Write the parts that libraries want as files of their own; they may be deleted at any time.
+
+    Returns:
+        Paths of the CA, the certificate and the first TUF root.
+
+    Raises:
+        StateError: The disk refused.
+    """
+    parts = {
+        state / CA: membership.ca,
+        state / CERTIFICATE: membership.enrolment.certificate,
+        state / ROOT: membership.root,
+    }
+    for path, text in parts.items():
+        data = text.encode()
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == data:
+                continue
+        replace_file(path, data)
+    return state / CA, state / CERTIFICATE, state / ROOT
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a private file at its place, durably: the old one or the new one, never a part.
+
+    Raises:
+        StateError: The disk refused; the old one is still there.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor with its mode
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise StateError(f"cannot write {path}: {error.strerror}") from error
