@@ -36,6 +36,7 @@ from edge_runtime.settings import Model
 
 if TYPE_CHECKING:
     from edge_runtime.callers import Callers
+    from edge_runtime.observer import Observer
     from edge_runtime.tap import Tap
 
 _log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Inference:
         callers: Who may ask, by model; a model without an entry may be asked by all.
         fallback: Has the proven version answer where one on trial fails.
         taps: What takes copies of inputs, by model; empty as a rule.
+        observers: What looks at answers that were just computed; none as a rule.
         tells_spent: Whether requests that succeed are told what they took, as failed ones are.
     """
 
@@ -84,6 +86,7 @@ class Inference:
         self._absence = Absence(catalog, cache, self._run, self._begin, self._end)
         self.fallback = Fallback(catalog, self._run, self._end)
         self.taps: dict[str, Tap] = {}
+        self.observers: tuple[Observer, ...] = ()
         self._unanswered: dict[int | None, int] = {}
         self.requests_per_user = requests_per_user
         self.callers: Mapping[str, Callers] = {}
@@ -341,6 +344,8 @@ class Inference:
         if run.error is not None or self.tells_spent:
             compute_ns = run.ended - run.started
             run.asked.spent = Spent(version.version, received, run.rows, queue_ns, compute_ns)
+        if self.observers and run.error is None and run.ended > run.started:  # no kept answer
+            self._observe(run)
         try:
             try:
                 answer = run.error or InferResponse(
@@ -366,3 +371,13 @@ class Inference:
         finally:
             self._unanswered[run.client] -= 1
             self._catalog.release(version)
+
+    def _observe(self, run: PredictionRun) -> None:
+        """Let the observers look at what was computed; whatever fails there fails no answer."""
+        for observer in self.observers:
+            try:
+                if observer.wants(run.version):
+                    observer.answered(run.version, run.feeds, run.names, run.outputs)
+            except Exception:  # noqa: BLE001 - it is logged
+                _log.exception("an observer of answers failed and is left out from now on")
+                self.observers = tuple(each for each in self.observers if each is not observer)

@@ -12,9 +12,11 @@ from edge_runtime.api.handlers import Handlers
 from edge_runtime.api.openapi import document
 from edge_runtime.api.release_door import ReleaseDoor
 from edge_runtime.api.routes import Handler, Route
+from edge_runtime.api.sketch_door import SketchDoor
 from edge_runtime.cache import status
 from edge_runtime.protocol import release_schemas as releases
 from edge_runtime.protocol import schemas
+from edge_runtime.protocol.sketch_schemas import Sketches
 
 _MODEL: Final = "/v2/models/{name}"
 _VERSION: Final = "/v2/models/{name}/versions/{version}"
@@ -54,6 +56,7 @@ def admin_routes(handlers: Handlers) -> tuple[Route, ...]:
     return (
         *_shared_routes(handlers, handlers.every_metric),
         _get("/v2/cache/stats", cache.stats, "How the prediction cache does", status.Status),
+        _get("/admin/sketches", SketchDoor(handlers).sketches, "How outputs spread", Sketches),
         *_release_questions(ReleaseDoor(handlers)),
         *(row._replace(handler=only_admins(handlers, row.handler)) for row in changes),
     )
