@@ -34,7 +34,8 @@ from agent.settings.messaging import Broker
 NOW = dt.datetime.now(tz=dt.UTC)
 
 
-def _name(common: str) -> x509.Name:
+def common_name(common: str) -> x509.Name:
+    """Make a name of its common part only."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
@@ -46,7 +47,7 @@ class Authority:
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     def __post_init__(self) -> None:
-        self.certificate = self._built(_name(self.name), self.key.public_key(), is_ca=True)
+        self.certificate = self._built(common_name(self.name), self.key.public_key(), is_ca=True)
 
     @property
     def pem(self) -> bytes:
@@ -83,7 +84,7 @@ class Authority:
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
-            .issuer_name(_name(self.name))
+            .issuer_name(common_name(self.name))
             .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(begins)
@@ -231,7 +232,9 @@ def enrolment_server(
     key = Ed25519PrivateKey.generate()
     with tempfile.TemporaryDirectory() as folder:
         pair = Path(folder) / "server.pem"
-        pair.write_bytes(key_pem(key) + authority.certify(_name("localhost"), key.public_key()))
+        pair.write_bytes(
+            key_pem(key) + authority.certify(common_name("localhost"), key.public_key())
+        )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pair)
         http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

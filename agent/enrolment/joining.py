@@ -4,14 +4,10 @@ Nothing that the server says is believed before its TLS certificate leads to the
 fingerprint the token carries; the CA itself is fetched without belief, and compared.
 """
 
-import http.client
 import secrets
-import ssl
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -20,17 +16,10 @@ from agent.enrolment.certificates import fingerprint, not_after, request_for
 from agent.enrolment.membership import Membership
 from agent.enrolment.messages import Enrolment, EnrolRequest, RenewRequest, renewal_text
 from agent.enrolment.token import Token
-from agent.errors import ConfigError, Distrust, NetworkError, RefusedError, TrustError
+from agent.errors import ConfigError, Distrust, TrustError
+from agent.trust.https import Clock, Https, check_url
 
-ANSWER_BYTES_MAX: Final = 1_048_576
-TIMEOUT_S: Final = 30.0
-
-_OK: Final = 200
-_CLIENT_ERRORS: Final = range(400, 500)
-_TOO_MANY: Final = 429
-
-ContextFor = Callable[[str], ssl.SSLContext]
-"""Makes a context that believes one CA, given as PEM, by this device's idea of the time."""
+_JSON = {"Content-Type": "application/json"}
 
 
 def join(
@@ -40,8 +29,7 @@ def join(
     key: Ed25519PrivateKey,
     device: str,
     labels: Mapping[str, str],
-    context_for: ContextFor,
-    now_s: float,
+    clock: Clock,
 ) -> Membership:
     """Enrol the device; nothing is stored.
 
@@ -51,8 +39,7 @@ def join(
         key: The device's key; it never leaves the device.
         device: The name that the device would like.
         labels: Facts by which plans choose devices.
-        context_for: See ``ContextFor``.
-        now_s: Seconds since the epoch, as far as the device knows.
+        clock: Judges the token's time and certificates' dates.
 
     Raises:
         ConfigError: The URL is none, or the token's time is over.
@@ -60,23 +47,21 @@ def join(
         RefusedError: The server refuses the token.
         NetworkError: The server cannot be reached, or fails.
     """
-    if now_s > token.expires_s:
+    if clock.wall_s() > token.expires_s:
         raise ConfigError(
             "the enrolment token's time is over; ask the fleet's operator for another"
         )
-    server = _parts(url)
-    stranger = ssl.create_default_context()  # whose word is compared with the token, not believed
-    stranger.check_hostname = False
-    stranger.verify_mode = ssl.CERT_NONE
-    ca = _ask(server, "/ca.pem", stranger)
+    check_url(url)
+    base = url.rstrip("/")
+    ca = Https.stranger().ask("GET", f"{base}/ca.pem")
     if fingerprint(ca, f"{url}/ca.pem") != token.ca_sha256:
         raise TrustError(
             Distrust.WRONG_HASH,
             f"{url} shows another CA than the token names: it is another server, or somebody is "
             "in between; nothing was sent to it",
         )
-    context = context_for(ca.decode("ascii"))
-    root = _ask(server, "/root.json", context)
+    server = Https.believing(ca.decode("ascii"), clock)
+    root = server.ask("GET", f"{base}/root.json")
     if sha256(root).hexdigest() != token.root_sha256:
         raise TrustError(Distrust.WRONG_HASH, f"{url} gives another TUF root than the token names")
     body = EnrolRequest(
@@ -86,7 +71,8 @@ def join(
         csr=request_for(key, token.fleet, device),
         labels=dict(labels),
     )
-    enrolment = _enrolment(_ask(server, "/enroll", context, msgspec.json.encode(body)), url)
+    data = server.ask("POST", f"{base}/enroll", msgspec.json.encode(body), _JSON)
+    enrolment = _enrolment(data, url)
     if enrolment.fleet != token.fleet:
         raise TrustError(
             Distrust.WRONG_FLEET,
@@ -103,13 +89,13 @@ def join(
     )
 
 
-def renew(membership: Membership, *, key: Ed25519PrivateKey, context_for: ContextFor) -> Membership:
+def renew(membership: Membership, *, key: Ed25519PrivateKey, clock: Clock) -> Membership:
     """Get a new certificate for the same key, before the old one's end or after it.
 
     Args:
         membership: What the device has; stays as it is.
         key: The device's key, whose signature is the proof.
-        context_for: See ``ContextFor``.
+        clock: Judges certificates' dates.
 
     Raises:
         TrustError: The server is not the fleet's, or answers nonsense.
@@ -122,8 +108,9 @@ def renew(membership: Membership, *, key: Ed25519PrivateKey, context_for: Contex
     body = RenewRequest(
         device=known.device, csr=csr, nonce=nonce, proof=b64encode(proof).decode("ascii")
     )
-    server = _parts(known.enrolment)
-    data = _ask(server, "/renew", context_for(membership.ca), msgspec.json.encode(body))
+    server = Https.believing(membership.ca, clock)
+    url = f"{known.enrolment.rstrip('/')}/renew"
+    data = server.ask("POST", url, msgspec.json.encode(body), _JSON)
     enrolment = _enrolment(data, known.enrolment)
     if (enrolment.fleet, enrolment.device) != (known.fleet, known.device):
         raise TrustError(Distrust.WRONG_FLEET, f"{known.enrolment} renewed another device")
@@ -142,57 +129,6 @@ def is_due(membership: Membership, now_s: float, lasts_s: float) -> bool:
         lasts_s: How long certificates of this fleet last, in seconds.
     """
     return now_s > membership.not_after_s - lasts_s / 3
-
-
-def _parts(url: str) -> SplitResult:
-    parts = urlsplit(url)
-    try:
-        is_usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_usable = False
-    if not is_usable or parts.query or parts.fragment:
-        raise ConfigError(
-            f"{url!r} is no enrolment server: https://HOST, maybe :PORT and a path, is expected"
-        )
-    return parts
-
-
-def _ask(
-    server: SplitResult, path: str, context: ssl.SSLContext, body: bytes | None = None
-) -> bytes:
-    target = server.path.rstrip("/") + path
-    shown = f"{server.scheme}://{server.netloc}{target}"
-    connection = http.client.HTTPSConnection(
-        server.hostname or "", server.port, timeout=TIMEOUT_S, context=context
-    )
-    headers = {"Content-Type": "application/json"} if body is not None else {}
-    try:
-        connection.request("GET" if body is None else "POST", target, body, headers)
-        response = connection.getresponse()
-        data = response.read(ANSWER_BYTES_MAX + 1)
-    except ssl.SSLCertVerificationError as error:
-        raise TrustError(
-            Distrust.WRONG_HASH,
-            f"{shown}: the server's certificate is not of this fleet ({error.verify_message}); "
-            "nothing was sent to it",
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise NetworkError(
-            f"{shown} cannot be reached: {str(error) or type(error).__name__}"
-        ) from error
-    finally:
-        connection.close()
-    if len(data) > ANSWER_BYTES_MAX:
-        raise TrustError(Distrust.TOO_LARGE, f"{shown}: over {ANSWER_BYTES_MAX} bytes")
-    if response.status in _CLIENT_ERRORS and response.status != _TOO_MANY:
-        raise RefusedError(response.status, f"{shown} says {response.status}: {_sentence(data)}")
-    if response.status != _OK:
-        raise NetworkError(f"{shown} fails ({response.status}): {_sentence(data)}")
-    return data
-
-
-def _sentence(data: bytes) -> str:
-    return data[:200].decode("utf-8", "replace").strip() or "nothing more"
 
 
 def _enrolment(data: bytes, url: str) -> Enrolment:

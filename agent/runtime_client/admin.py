@@ -9,6 +9,8 @@ import msgspec
 from agent.errors import RuntimeAwayError, RuntimeRefusedError
 from agent.runtime_client.local_http import ask
 from edge_runtime.protocol import release_schemas as schemas
+from edge_runtime.protocol.journal_schemas import Collected, JournalRows
+from edge_runtime.protocol.sketch_schemas import Sketches
 
 _T = TypeVar("_T")
 _FAILED = 400
@@ -53,6 +55,19 @@ class Admin:
     def index(self) -> list[dict[str, Any]]:
         """List the models that the daemon knows, as the Triton extension says it."""
         return self._read(self._ask("POST", "/v2/repository/index", b"{}"), list[dict[str, Any]])
+
+    def sketches(self) -> Sketches:
+        """Say how outputs spread; the first call begins the counting."""
+        return self._get("/admin/sketches", Sketches)
+
+    def journal(self, after: int) -> JournalRows:
+        """Give predictions that were kept, with larger numbers than this, the oldest first."""
+        return self._get(f"/admin/journal?after={after}", JournalRows)
+
+    def collected(self, journal: str, through: int) -> None:
+        """Let go of predictions that are safe elsewhere."""
+        body = msgspec.json.encode(Collected(journal=journal, through=through))
+        self._ask("POST", "/admin/journal/collected", body)
 
     def metrics(self) -> str:
         """Give the Prometheus text."""

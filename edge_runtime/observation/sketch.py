@@ -58,7 +58,7 @@ class Sketch:
         if output.size == 0 or output.dtype.kind not in "fiub":
             return
         with np.errstate(all="ignore"):
-            if output.dtype.kind == "f" and output.ndim > 1 and 1 < output.shape[-1] <= CLASSES_MAX:
+            if _are_scores(output):
                 self._add_scores(output.reshape(-1, output.shape[-1]))
             elif _are_labels(output):
                 self.rows += output.size
@@ -101,6 +101,22 @@ class Sketch:
             buckets = np.clip(np.ceil(np.log(chosen) / _LOG), -_CLAMP, _CLAMP).astype(np.int64)
             for bucket, count in zip(*np.unique(buckets, return_counts=True), strict=True):
                 self.counts[f"value:{sign}{bucket}"] += int(count)
+
+
+def best_share(output: Array) -> float | None:
+    """Give the least score of any row's best class; ``None``: these are no scores of classes."""
+    if output.size == 0 or not _are_scores(output):
+        return None
+    with np.errstate(all="ignore"):
+        rows = output.reshape(-1, output.shape[-1])[:ROWS_MAX].astype(np.float32)
+        best = rows.argmax(axis=1)
+        shares = [_probability(row, int(each)) for row, each in zip(rows, best, strict=True)]
+    return min(shares)
+
+
+def _are_scores(output: Array) -> bool:
+    is_wide = output.ndim > 1 and 1 < output.shape[-1] <= CLASSES_MAX
+    return is_wide and output.dtype.kind == "f"
 
 
 def _are_labels(output: Array) -> bool:

@@ -1,6 +1,5 @@
 """A device joins its fleet over real TLS, believing nothing but what its token names."""
 
-import ssl
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
@@ -21,19 +20,38 @@ pytestmark = pytest.mark.integration
 BROKER = Broker(host="broker.example", port=8883)
 
 
-def believing(pem: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=pem)
+class Watch:
+    """A clock that a test sets."""
+
+    def __init__(self, now_s: float, *, is_trusted: bool = True) -> None:
+        self.now_s, self.trusted = now_s, is_trusted
+
+    def wall_s(self) -> float:
+        """Give the time."""
+        return self.now_s
+
+    def floor_s(self) -> float:
+        """Give what is past for sure."""
+        return self.now_s
+
+    def is_trusted(self) -> bool:
+        """Tell whether it goes right."""
+        return self.trusted
 
 
-def joined(server: EnrolmentServer, token: str, key: Ed25519PrivateKey) -> Membership:
+CLOCK = Watch(NOW.timestamp())
+
+
+def joined(
+    server: EnrolmentServer, token: str, key: Ed25519PrivateKey, clock: Watch = CLOCK
+) -> Membership:
     return join(
         server.url,
         read_token(token),
         key=key,
         device="till-7",
         labels={"site": "oslo"},
-        context_for=believing,
-        now_s=NOW.timestamp(),
+        clock=clock,
     )
 
 
@@ -109,11 +127,11 @@ def test_a_certificate_is_renewed_by_proof_of_the_same_key_and_after_its_end() -
         membership = joined(server, server.token(), key)
         assert membership.not_after_s < NOW.timestamp()
         server.certificate_days = 30
-        renewed = renew(membership, key=key, context_for=believing)
+        renewed = renew(membership, key=key, clock=CLOCK)
         assert renewed.not_after_s > NOW.timestamp()
         assert renewed.enrolment.device == "till-7"
         with pytest.raises(RefusedError, match="another key"):
-            renew(membership, key=Ed25519PrivateKey.generate(), context_for=believing)
+            renew(membership, key=Ed25519PrivateKey.generate(), clock=CLOCK)
 
 
 def test_a_server_that_is_away_is_asked_later() -> None:
@@ -121,6 +139,18 @@ def test_a_server_that_is_away_is_asked_later() -> None:
         token = server.token()
     with pytest.raises(NetworkError, match="cannot be reached"):
         joined(server, token, Ed25519PrivateKey.generate())
+
+
+def test_a_device_that_believes_to_be_in_1970_joins_and_one_that_knows_better_does_not() -> None:
+    with enrolment_server() as server:
+        lost = Watch(0.0, is_trusted=False)
+        joined(server, server.token(), Ed25519PrivateKey.generate(), lost)
+        assert list(server.devices) == ["till-7"]
+        future = NOW.timestamp() + 366 * 86_400
+        late = Watch(future)
+        token = server.token(expires_s=future + 1)
+        with pytest.raises(NetworkError, match="has ended"):
+            joined(server, token, Ed25519PrivateKey.generate(), late)
 
 
 @pytest.mark.parametrize(
@@ -139,19 +169,20 @@ def test_what_is_no_token_is_refused_in_a_sentence(text: str) -> None:
         read_token(text)
 
 
-@pytest.mark.parametrize("url", ["http://h", "https://", "ftp://h", "https://h?x=1", "h", ""])
+@pytest.mark.parametrize(
+    "url", ["http://h", "https://", "ftp://h", "https://h#x", "https://h:99999", "h", ""]
+)
 def test_what_is_no_server_is_refused_in_a_sentence(url: str) -> None:
     with enrolment_server() as server:
         token = read_token(server.token())
-    with pytest.raises(ConfigError, match="no enrolment server"):
+    with pytest.raises(ConfigError, match="is no server"):
         join(
             url,
             token,
             key=Ed25519PrivateKey.generate(),
             device="d",
             labels={},
-            context_for=believing,
-            now_s=0,
+            clock=CLOCK,
         )
 
 
