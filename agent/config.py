@@ -9,7 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from agent.errors import ConfigError
-from agent.settings.device import Device, Downloads, Repository, Runtime, Updates
+from agent.settings.device import (
+    Device,
+    Downloads,
+    JournalUpload,
+    Repository,
+    Runtime,
+    Updates,
+)
 from agent.settings.group import Settings
 from agent.settings.messaging import Mqtt, Outbox, Telemetry
 
@@ -29,6 +36,7 @@ class Config(Settings, frozen=True):
     mqtt: Mqtt = Mqtt()
     outbox: Outbox = Outbox()
     telemetry: Telemetry = Telemetry()
+    journal: JournalUpload = JournalUpload()
 
 
 def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Config:

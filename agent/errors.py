@@ -5,10 +5,14 @@
     AgentError
     ├── ConfigError          the operator: fix the configuration
     ├── StateError           the device: its disk is full, read-only or failing; nothing changed
+    │   └── DiskFullError      the owner: make room on the disk
     ├── TrustError           the operator of the repository: what it serves is not believed
     ├── NetworkError         nobody: try again later
+    │   └── TooSlowError     the same: a server sent too little, or for too long
+    ├── TooLargeError        the operator of a server: it sends more than there can be
     ├── RefusedError         the operator: the server says that there is no such thing
     ├── BudgetError          the owner: a byte budget is spent
+    ├── CanceledError        nobody: it was called off
     ├── RuntimeAwayError     the device: the daemon does not answer; try again later
     └── RuntimeRefusedError  the operator: the daemon says no, and why
 
@@ -33,6 +37,10 @@ class ConfigError(AgentError):
 
 class StateError(AgentError):
     """The disk does not take or give what the agent keeps there."""
+
+
+class DiskFullError(StateError):
+    """The disk has no room for it beside what must stay free."""
 
 
 class Distrust(StrEnum):
@@ -63,7 +71,24 @@ class TrustError(AgentError):
 
 
 class NetworkError(AgentError):
-    """A server could not be reached, went away, or failed: later it may work."""
+    """A server could not be reached, went away, or failed: later it may work.
+
+    Args:
+        message: What was asked of whom, and what happened.
+        retry_after_s: How long the server wants to be left alone, in seconds; 0: it did not say.
+    """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooSlowError(NetworkError):
+    """A server sent nothing, too little, or for longer than is waited."""
+
+
+class TooLargeError(AgentError):
+    """A server sends more than the file can have; nothing of it is believed."""
 
 
 class RefusedError(AgentError):
@@ -81,6 +106,10 @@ class RefusedError(AgentError):
 
 class BudgetError(AgentError):
     """A byte budget has no room for it until the next month, or another order."""
+
+
+class CanceledError(AgentError):
+    """It was called off while it was under way; what is kept is of use to the next try."""
 
 
 class RuntimeAwayError(AgentError):

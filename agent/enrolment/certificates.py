@@ -1,6 +1,5 @@
 """Certificate requests and certificates of the device, through cryptography."""
 
-from datetime import UTC, datetime
 from hashlib import sha256
 
 from cryptography import x509
@@ -38,8 +37,8 @@ def fingerprint(pem: bytes, origin: str) -> str:
     return sha256(_only(pem, origin).public_bytes(Encoding.DER)).hexdigest()
 
 
-def not_after(pem: str, key: Ed25519PrivateKey, device: str) -> datetime:
-    """Check that a certificate is this device's, and give its end.
+def lifetime(pem: str, key: Ed25519PrivateKey, device: str) -> tuple[float, float]:
+    """Check that a certificate is this device's, and give its beginning and its end.
 
     Args:
         pem: The device's certificate and those above it.
@@ -64,7 +63,7 @@ def not_after(pem: str, key: Ed25519PrivateKey, device: str) -> datetime:
             "the enrolment server sent a certificate for another key or another name; nothing "
             "was changed",
         )
-    return certificate.not_valid_after_utc.astimezone(UTC)
+    return certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
 
 
 def _only(pem: bytes, origin: str) -> x509.Certificate:

@@ -12,7 +12,7 @@ from hashlib import sha256
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from agent.enrolment.certificates import fingerprint, not_after, request_for
+from agent.enrolment.certificates import fingerprint, lifetime, request_for
 from agent.enrolment.membership import Membership
 from agent.enrolment.messages import Enrolment, EnrolRequest, RenewRequest, renewal_text
 from agent.enrolment.token import Token
@@ -78,14 +78,15 @@ def join(
             Distrust.WRONG_FLEET,
             f"the token is for the fleet {token.fleet!r}, and {url} enrols for {enrolment.fleet!r}",
         )
-    end = not_after(enrolment.certificate, key, enrolment.device)
+    begin_s, end_s = lifetime(enrolment.certificate, key, enrolment.device)
     if not enrolment.enrolment:
         enrolment = msgspec.structs.replace(enrolment, enrolment=url)
     return Membership(
         enrolment=enrolment,
         ca=ca.decode("ascii"),
         root=root.decode("utf-8"),
-        not_after_s=end.timestamp(),
+        not_before_s=begin_s,
+        not_after_s=end_s,
     )
 
 
@@ -114,21 +115,12 @@ def renew(membership: Membership, *, key: Ed25519PrivateKey, clock: Clock) -> Me
     enrolment = _enrolment(data, known.enrolment)
     if (enrolment.fleet, enrolment.device) != (known.fleet, known.device):
         raise TrustError(Distrust.WRONG_FLEET, f"{known.enrolment} renewed another device")
-    end = not_after(enrolment.certificate, key, known.device)
+    begin_s, end_s = lifetime(enrolment.certificate, key, known.device)
     if not enrolment.enrolment:
         enrolment = msgspec.structs.replace(enrolment, enrolment=known.enrolment)
-    return msgspec.structs.replace(membership, enrolment=enrolment, not_after_s=end.timestamp())
-
-
-def is_due(membership: Membership, now_s: float, lasts_s: float) -> bool:
-    """Tell whether a certificate should be renewed: in the last third of its time.
-
-    Args:
-        membership: Holds its end.
-        now_s: Seconds since the epoch.
-        lasts_s: How long certificates of this fleet last, in seconds.
-    """
-    return now_s > membership.not_after_s - lasts_s / 3
+    return msgspec.structs.replace(
+        membership, enrolment=enrolment, not_before_s=begin_s, not_after_s=end_s
+    )
 
 
 def _enrolment(data: bytes, url: str) -> Enrolment:

@@ -25,12 +25,14 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
         enrolment: What the server said.
         ca: The fleet's CA, as PEM; the token vouched for it.
         root: The first TUF root's text; the token vouched for it.
-        not_after_s: End of the certificate, in seconds since the epoch.
+        not_before_s: Beginning of the certificate, in seconds since the epoch.
+        not_after_s: Its end.
     """
 
     enrolment: Enrolment
     ca: Pem
     root: str
+    not_before_s: float
     not_after_s: float
 
 

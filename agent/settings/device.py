@@ -159,3 +159,18 @@ class Updates(Settings, frozen=True):
     verdict_s: Annotated[
         Seconds, Meta(description="Most time awake until the daemon's verdict.")
     ] = 604_800.0
+
+
+class JournalUpload(Settings, frozen=True):
+    """Where predictions go that the daemon keeps for retraining, in ``[journal]``."""
+
+    url: Annotated[
+        str, Meta(description="Receiver, `https://`. Empty: the enrolment's, or nowhere.")
+    ] = ""
+    on_metered: Annotated[bool, Meta(description="Whether they are sent over a metered link.")] = (
+        False
+    )
+    on_battery: Annotated[
+        bool, Meta(description="Whether they are sent while the device runs on its battery.")
+    ] = False
+    interval_s: Annotated[Seconds, Meta(description="Time between two uploads.")] = 900.0

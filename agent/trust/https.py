@@ -25,6 +25,7 @@ class Clock(Protocol):
         """Seconds since the epoch, as far as the device knows."""
         ...
 
+    @property
     def floor_s(self) -> float:
         """A moment that is past for sure."""
         ...
@@ -128,7 +129,7 @@ class Https:
                 chain_dates(sock),
                 host,
                 now_s=clock.wall_s(),
-                floor_s=clock.floor_s(),
+                floor_s=clock.floor_s,
                 is_trusted=clock.is_trusted(),
             )
 

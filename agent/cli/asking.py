@@ -1,0 +1,158 @@
+"""``edge-agent status``, ``explain`` and ``check-now``: questions to the running agent."""
+
+import argparse
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from agent import locations
+from agent.cli.options import config_of, print_json
+from agent.config import Config
+from agent.control import Question, ask
+from agent.errors import RuntimeAwayError
+from edge_runtime.exit_codes import ExitCode
+
+ASK_S: Final = 30.0
+CHECK_S: Final = 330.0
+_KIB: Final = 1024
+
+
+def run(options: argparse.Namespace) -> int:
+    """Ask, and show the answer.
+
+    Raises:
+        AgentError: No agent is running, or it cannot answer.
+    """
+    config = config_of(options)
+    socket = locations.running_socket(locations.state_directory(config.state_dir))
+    if options.command == "explain":
+        return _explain(options, config, socket)
+    limit_s = CHECK_S if options.command == "check-now" else ASK_S
+    found = ask(socket, Question(options.command), limit_s)
+    if options.json:
+        print_json(found)
+    elif options.command == "status":
+        print("\n".join(_status(found)))
+    else:
+        print(_check(found))
+    if options.command == "check-now":
+        return ExitCode.FAILED if found["problem"] else ExitCode.DONE
+    return ExitCode.DONE
+
+
+def _explain(options: argparse.Namespace, config: Config, socket: Any) -> int:  # noqa: ANN401
+    try:
+        lines = ask(socket, Question("explain", options.model), ASK_S)
+    except RuntimeAwayError:
+        lines = _explained_here(config, options.model)
+    if options.json:
+        print_json(lines)
+    else:
+        print("\n".join(lines))
+    return ExitCode.DONE
+
+
+def _explained_here(config: Config, model: str) -> list[str]:
+    """Decide by what is kept: no agent is running."""
+    from agent.assembly import assemble, member  # noqa: PLC0415 - only here
+    from agent.explaining import explained  # noqa: PLC0415
+
+    parts = assemble(
+        member(config),
+        on_message=lambda: None,
+        on_connected=lambda: None,
+        on_progress=lambda *_: None,
+    )
+    try:
+        return ["no agent is running; by what is kept here:", *explained(parts, model)]
+    finally:
+        parts.messaging.stop()
+        parts.close()
+
+
+def _status(found: dict[str, Any]) -> list[str]:
+    clock = "trusted" if found["clock"]["is_trusted"] else "not trusted"
+    broker, outbox = found["broker"], found["outbox"]
+    link = f"connected to {broker['broker']} (MQTT {broker['protocol']})"
+    if not broker["is_connected"]:
+        link = f"not connected: {broker['problem']}"
+    outbox_text = (
+        f"{outbox['statuses']} statuses, {outbox['metrics']} metrics "
+        f"({outbox['metrics_bytes'] // _KIB} KiB), {sum(outbox['dropped'].values())} dropped"
+    )
+    lines = [
+        f"{found['device']} in fleet {found['fleet']}, channel {found['channel']}",
+        f"  agent       {found['version']}, since {_when(found['started_s'])}",
+        f"  clock       {_when(found['clock']['wall_s'])}, {clock}",
+        f"  broker      {link}",
+        f"  outbox      {outbox_text}",
+    ]
+    if found["clone"] != "none":
+        lines.append(f"  CLONE       another device uses this identity ({found['clone']})")
+    if found["paused_until_s"] > found["clock"]["wall_s"]:
+        lines.append(f"  paused      updates are, until {_when(found['paused_until_s'])}")
+    spent = found["bytes_this_month"]
+    lines.append("  this month  " + ", ".join(f"{_kib(spent[kind])} {kind}" for kind in spent))
+    return [
+        *lines,
+        *_repository(found["repository"]),
+        *_runtime(found["runtime"]),
+        *_updates(found),
+    ]
+
+
+def _repository(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return ["  repository  none: enrol the device, or set repository.url"]
+    when = f"looked at {_when(found['checked_s'])}" if found["checked_s"] else "not looked at yet"
+    lines = [f"  repository  {found['url']}, {when}"]
+    if found["problem"]:
+        reason = f" ({found['reason']})" if found["reason"] else ""
+        lines.append(f"              {found['problem']}{reason}")
+    for model in found["models"]:
+        rollout = f" by {model['rollout']}" if model["rollout"] else ""
+        lines.append(f"              {model['model']}: {model['action']}{rollout}: {model['text']}")
+    return lines
+
+
+def _runtime(found: dict[str, Any]) -> list[str]:
+    if found["problem"]:
+        return [f"  runtime     {found['problem']}"]
+    lines = []
+    for model, standing in sorted(found["models"].items()):
+        active = standing["active"]
+        text = f"version {active} answers" if active is not None else "no release answers"
+        if standing["disabled"]:
+            text = f"disabled: {standing['disabled']}"
+        digest = standing["running_digest"][:12]
+        lines.append(f"  runtime     {model}: {text}{f' ({digest})' if digest else ''}")
+    return lines or ["  runtime     it answers, and knows no release"]
+
+
+def _updates(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for update in found["updates"]:
+        text = f"{update['model']} {update['kind']} {update['version']} by {update['rollout']}"
+        phase = f"/{update['phase']}" if update["phase"] else ""
+        reason = f": {update['reason']}" if update["reason"] else ""
+        download = update["download"]
+        if download is not None and update["state"] == "downloading":
+            share = 100 * download["done_bytes"] // max(1, download["total_bytes"])
+            reason += f" [{download['file']} {share} %, {_kib(download['bytes_per_s'])}/s]"
+        lines.append(f"  update      {text}: {update['state']}{phase}{reason}")
+    return lines
+
+
+def _check(found: dict[str, Any]) -> str:
+    if found["problem"]:
+        reason = f" ({found['reason']})" if found["reason"] else ""
+        return f"nothing new is believed: {found['problem']}{reason}"
+    news = "something is new" if found["changed"] else "nothing is new"
+    return f"{news}: timestamp {found['timestamp_version']}, {found['fetched_bytes']} bytes"
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _kib(size: int) -> str:
+    return f"{size / _KIB:.1f} KiB"

@@ -1,0 +1,52 @@
+"""The daemon of this device, as updates need it."""
+
+from pathlib import Path
+
+from agent.records.updates import Update
+from agent.runtime_client.admin import Admin
+from agent.runtime_client.handover import Handover
+from agent.update.standing import Standing, standing_of
+
+_REASON_CHARS_MAX = 200
+
+
+class Runtime:
+    """Asks the daemon, and orders what updates want; an ``agent.update.ports.Device``.
+
+    Args:
+        admin: Its admin socket.
+        handover: Its hand-over socket.
+    """
+
+    def __init__(self, admin: Admin, handover: Handover) -> None:
+        self._admin = admin
+        self._handover = handover
+
+    def standings(self) -> dict[str, Standing]:
+        """Say how every model does that releases know.
+
+        Raises:
+            RuntimeAwayError: Nobody answers.
+        """
+        return {model.model: standing_of(model) for model in self._admin.releases().models}
+
+    def standing(self, model: str) -> Standing:
+        """Say how a model does; an unknown one has nothing."""
+        return self.standings().get(model, Standing())
+
+    def stage(self, update: Update, folder: Path) -> None:
+        """Hand a release over."""
+        self._handover.stage(folder, rollout=update.rollout, again=update.again)
+
+    def revert(self, update: Update) -> None:
+        """Order the way back from a version."""
+        self._admin.revert(
+            update.model,
+            to=update.back_to,
+            rollout=update.rollout,
+            reason=f"rollout {update.rollout} goes back"[:_REASON_CHARS_MAX],
+        )
+
+    def abort(self, update: Update, reason: str) -> None:
+        """Order it to let go of a release that this update's rollout brought."""
+        self._admin.abort(update.model, rollout=update.rollout, reason=reason[:_REASON_CHARS_MAX])

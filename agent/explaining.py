@@ -1,0 +1,40 @@
+"""The chain of reasons for each model: what ``edge-agent explain`` prints."""
+
+from agent.assembly import Assembly
+from agent.errors import ConfigError
+from agent.plan.explanation import explain
+
+
+def explained(parts: Assembly, model: str) -> list[str]:
+    """Say what follows from the plans that are known, and why.
+
+    Args:
+        parts: Of the agent.
+        model: Of this model only; empty: of all that have a plan or an update.
+
+    Raises:
+        ConfigError: There is no repository.
+        AgentError: What runs here, or what is believed, cannot be read now.
+    """
+    if parts.looking is None:
+        raise ConfigError("there is no repository: enrol the device, or set repository.url")
+    looking = parts.looking
+    outlooks = [looking.outlook(model)] if model else looking.outlooks()
+    lines = [line for each in outlooks for line in explain(each.plan, each.decision, each.model)]
+    if not lines:
+        lines = [f"the channel {parts.member.config.device.channel!r} has no plan for any model"]
+    lines += _updates(parts, model)
+    return lines
+
+
+def _updates(parts: Assembly, model: str) -> list[str]:
+    found = []
+    for update in reversed(parts.updates.except_in(())):
+        if model in {"", update.model}:
+            why = f": {update.reason}" if update.reason else ""
+            code = f" ({update.code})" if update.code else ""
+            found.append(
+                f"  update {update.id}: {update.model} {update.kind} {update.version} by "
+                f"{update.rollout}: {update.state}{code}{why}"
+            )
+    return found[:20]

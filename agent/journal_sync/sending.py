@@ -1,0 +1,82 @@
+"""When predictions are sent: where bytes are cheap, there is power, and it is due."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from agent.assembly import Assembly
+from agent.errors import AgentError, ConfigError
+from agent.journal_sync.upload import Upload
+from agent.trust.https import Https
+
+_log = logging.getLogger(__name__)
+
+RETRY_S: Final = 600.0
+NEVER: Final = float("inf")
+
+
+class JournalSending:
+    """Sends the prediction journal now and then, from the agent's loop.
+
+    Args:
+        parts: Of the agent.
+
+    Attributes:
+        due_s: When to try next, in seconds of the awake clock.
+    """
+
+    def __init__(self, parts: Assembly) -> None:
+        self._parts = parts
+        self._settings = parts.member.config.journal
+        self._problem = ""
+        self.due_s = time.monotonic() + self._settings.interval_s if self._settings.url else NEVER
+
+    def run_if_due(self, is_stopping: Callable[[], bool]) -> None:
+        """Send what there is, if it is time and allowed."""
+        if time.monotonic() < self.due_s:
+            return
+        self.due_s = time.monotonic() + self._settings.interval_s
+        host = self._parts.conditions.host()
+        if host.is_metered and not self._settings.on_metered:
+            return
+        if host.on_battery and not self._settings.on_battery:
+            return
+        try:
+            sent = self._upload().run(is_stopping)
+        except AgentError as error:
+            if error.message != self._problem:
+                _log.warning("predictions are not sent: %s", error.message)
+            self._problem = error.message
+            self.due_s = time.monotonic() + max(RETRY_S, self._settings.interval_s)
+            return
+        self._problem = ""
+        if sent:
+            _log.info("%d kept predictions were sent", sent)
+
+    def _upload(self) -> Upload:
+        parts = self._parts
+        device = parts.member.config.device
+        return Upload(
+            self._settings.url,
+            fleet=device.fleet,
+            device=device.id,
+            key=parts.key,
+            server=self._server(),
+            source=parts.admin,
+            allows=self._allows,
+        )
+
+    def _server(self) -> Https:
+        membership = self._parts.member.membership
+        if membership is None:
+            raise ConfigError(
+                "predictions are only sent by an enrolled device: its fleet's CA says to whom"
+            )
+        return Https.believing(membership.ca, self._parts.clock)
+
+    def _allows(self, size: int) -> bool:
+        if not self._parts.budget.allows("telemetry", size):
+            return False
+        self._parts.budget.spend("telemetry", size)
+        return True

@@ -1,0 +1,161 @@
+"""Everything about MQTT, put together: what waits, what is sent, what comes."""
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from agent.clock import Clock
+from agent.identity import DeviceKey
+from agent.messages import State
+from agent.records.budget import Budget
+from agent.records.file import RecordsFile
+from agent.records.outbox import Outbox
+from agent.records.outbox_rows import Priority, Row
+from agent.settings.messaging import Mqtt
+from agent.settings.messaging import Outbox as OutboxSettings
+from agent.topics import Kind, Topics, parse
+from agent.transport.clones import CloneWatch
+from agent.transport.courier import Courier
+from agent.transport.inbox import Inbox
+from agent.transport.link import Link, LinkStatus
+from agent.transport.sender import Publisher, Sender
+from agent.transport.terms import Grants
+
+MARK: Final = "outbox.seq"
+_KERNEL: Final = Path("/proc/sys/kernel/random/boot_id")
+_NONE: Final = LinkStatus(problem="no broker is configured")
+
+
+class _Announcing(Courier):
+    """Says when the connection stands: what is retained has to be said again then."""
+
+    on_connected: Callable[[], None] = staticmethod(lambda: None)
+
+    def connected(self, publisher: Publisher, grants: Grants) -> None:
+        """Begin to send."""
+        super().connected(publisher, grants)
+        self.on_connected()
+
+
+class Messaging:
+    """The outbox and the link.
+
+    Args:
+        settings: ``[mqtt]``; without a broker only the outbox is there.
+        outbox: ``[outbox]``.
+        file: agent.db.
+        folder: Where the mark of the last number goes; a tmpfs if there is one.
+        topics: Of this device.
+        key: Signs reports.
+        clock: Judges certificates.
+        budget: Told how many bytes are sent.
+        on_message: Called when there is something in the inbox; must not block.
+        on_connected: Called when the connection stands; must not block.
+
+    Attributes:
+        outbox: What waits.
+        inbox: What came.
+        clones: What is known of another device of the same name.
+    """
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        outbox: OutboxSettings,
+        *,
+        file: RecordsFile,
+        folder: Path,
+        topics: Topics,
+        key: DeviceKey,
+        clock: Clock,
+        budget: Budget,
+        on_message: Callable[[], None],
+        on_connected: Callable[[], None],
+    ) -> None:
+        self.topics = topics
+        self._budget = budget
+        self.outbox = Outbox(
+            file,
+            kernel=_KERNEL.read_text("ascii").strip(),
+            mark=folder / MARK,
+            gaps_topic=topics.metrics,
+            metrics_bytes=outbox.metrics_bytes,
+            memory_bytes=outbox.memory_bytes,
+            in_flight_max=settings.in_flight_max,
+            now_s=time.monotonic,
+        )
+        self.inbox = Inbox(topics, on_message)
+        self.clones = CloneWatch(self.outbox.own_boot_ids, {key.key_id: key.public_key})
+        sender = Sender(
+            self.outbox,
+            sign=key.sign,
+            settings=outbox,
+            in_flight_max=settings.in_flight_max,
+            uniform=random.uniform,
+            now_s=time.monotonic,
+            on_arrived=self._arrived,
+        )
+        courier = _Announcing(topics, sender, self.inbox, self.clones)
+        courier.on_connected = on_connected
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        if settings.brokers:
+            self._link = Link(
+                settings,
+                topics=topics,
+                boot_id=self.outbox.boot_id,
+                traffic=courier,
+                clock=clock,
+                uniform=random.uniform,
+            )
+
+    @property
+    def status(self) -> LinkStatus:
+        """How the link does."""
+        return _NONE if self._link is None else self._link.status
+
+    def start(self) -> None:
+        """Begin to connect."""
+        if self._link is not None:
+            self._link.start()
+
+    def stop(self) -> None:
+        """Say goodbye, and write down what waits.
+
+        Raises:
+            StateError: The disk refuses; what was in memory is lost.
+        """
+        if self._link is not None:
+            self._link.stop()
+        self.outbox.close()
+
+    def add(self, topic: str, payload: bytes, priority: Priority, *, retain: bool = False) -> None:
+        """Have something sent."""
+        if self._link is None and priority is not Priority.STATUS:
+            return  # nobody will ever want it
+        self.outbox.add(topic, payload, priority, retain=retain)
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the link look at the outbox."""
+        if self._link is not None:
+            self._link.wake()
+
+    def say(self, state: State) -> None:
+        """Say how the device is there."""
+        if self._link is not None:
+            self._link.say(state)
+
+    def try_now(self) -> None:
+        """End a pause before the next connection."""
+        if self._link is not None:
+            self._link.try_now()
+
+    def _arrived(self, row: Row) -> None:
+        topic = parse(row.topic)
+        if topic is not None and topic.kind is Kind.BIRTH and row.boot_id == self.outbox.boot_id:
+            self.clones.born()
+        self._budget.spend("telemetry", len(row.payload) + len(row.topic))

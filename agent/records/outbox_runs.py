@@ -1,0 +1,68 @@
+"""Runs of the agent: each has a name of its own, and one that was killed is noticed by the next."""
+
+import os
+import sqlite3
+from typing import NamedTuple
+
+from agent.records import outbox_rows as rows
+from agent.records.outbox_rows import Boot
+from agent.records.sequence_mark import Mark
+
+_SALT_BYTES = 4
+
+
+class Begun(NamedTuple):
+    """A run that has begun.
+
+    Attributes:
+        boot: Its number.
+        boot_id: Its name.
+        names: Of this run and those before it, by their numbers.
+        ends: Runs that ended without a word, and have not been told.
+    """
+
+    boot: int
+    boot_id: str
+    names: dict[int, str]
+    ends: list[Boot]
+
+
+def begin(db: sqlite3.Connection, kernel: str, mark: Mark | None) -> Begun:
+    """Begin a run.
+
+    Args:
+        db: The file, in a transaction.
+        kernel: What Linux calls this boot of the device.
+        mark: The last number that was written in place.
+    """
+    known = rows.boots(db)
+    number = max((each.boot for each in known), default=0) + 1
+    for each in known:
+        if each.ended == rows.RUNNING:
+            rows.put_boot(db, _ended(db, each, kernel, mark))
+    boot_id = f"{kernel}.{_salt(known)}.{number}"
+    rows.put_boot(db, Boot(number, boot_id, rows.RUNNING, 0, is_exact=True))
+    rows.prune_boots(db, number)
+    every = rows.boots(db)
+    names = {each.boot: each.boot_id for each in every}
+    return Begun(number, boot_id, names, [each for each in every if each.ended == rows.UNCLEAN])
+
+
+def _ended(db: sqlite3.Connection, boot: Boot, kernel: str, mark: Mark | None) -> Boot:
+    """Say how a run ended that did not say so itself."""
+    marked = mark.seq if mark is not None and mark.boot == boot.boot else 0
+    last = max(marked, rows.last_seq(db, boot.boot))
+    # After a power cut the mark may be older than the last number.
+    is_exact = marked > 0 and boot.boot_id.startswith(f"{kernel}.")
+    ended = rows.UNCLEAN if last or not is_exact else rows.CLEAN
+    return boot._replace(ended=ended, last_seq=last, is_exact=is_exact)
+
+
+def _salt(known: list[Boot]) -> str:
+    """Keep names apart where agent.db was lost and runs are counted from one again."""
+    return known[-1].boot_id.rsplit(".", 2)[-2] if known else os.urandom(_SALT_BYTES).hex()
+
+
+def ended_well(run: Begun, last_seq: int) -> Boot:
+    """Say that a run ended as it should."""
+    return Boot(run.boot, run.boot_id, rows.CLEAN, last_seq, is_exact=True)

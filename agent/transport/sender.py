@@ -1,0 +1,223 @@
+"""Sends what waits in the outbox: never more than the broker takes, never faster than agreed.
+
+All of it runs on the link's thread. A message leaves the outbox when the broker has acknowledged
+it, and not before.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from agent.envelope import SIGNED, Sign, report_message, wrap
+from agent.messages import Loss
+from agent.records.outbox import Outbox
+from agent.records.outbox_rows import Key, Priority, Row
+from agent.settings import messaging
+from agent.topics import parse
+from agent.transport.backoff import Uniform
+from agent.transport.terms import Grants
+
+_log = logging.getLogger(__name__)
+
+LONG_AWAY_S: Final = 60.0
+"""Who was away longer drains after a random pause: the whole fleet may be back."""
+ACKNOWLEDGED_S: Final = 120.0
+"""Longest silence of a broker about a message."""
+_PACKET_BYTES: Final = 32  # of a publish, beside its topic and payload
+_FAILED: Final = 0x80
+
+
+class Publisher(Protocol):
+    """A connection, as the sender needs it."""
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: float | None
+    ) -> int | None:
+        """Send a message; gives its number there, or nothing where the connection has ended."""
+
+
+class _Sent(NamedTuple):
+    """A message that the broker has not acknowledged.
+
+    Attributes:
+        row: The message.
+        at_s: When it was sent.
+    """
+
+    row: Row
+    at_s: float
+
+
+class Sender:
+    """Between the outbox and one connection after the other.
+
+    Args:
+        outbox: What waits.
+        sign: Signs as this device.
+        settings: ``[outbox]``.
+        in_flight_max: Most messages without acknowledgement.
+        uniform: Such as ``random.uniform``.
+        now_s: Seconds that only rise.
+        on_arrived: Told of each message that the broker has.
+
+    Attributes:
+        refused: Messages that brokers refused, since the agent started.
+        problem: What they said last; empty: nothing.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        *,
+        sign: Sign,
+        settings: messaging.Outbox,
+        in_flight_max: int,
+        uniform: Uniform,
+        now_s: Callable[[], float],
+        on_arrived: Callable[[Row], None],
+    ) -> None:
+        self._outbox = outbox
+        self._sign = sign
+        self._settings = settings
+        self._in_flight_max = in_flight_max
+        self._uniform = uniform
+        self._now_s = now_s
+        self._on_arrived = on_arrived
+        self._publisher: Publisher | None = None
+        self._grants: Grants | None = None
+        self._in_flight: dict[int, _Sent] = {}
+        self._refusals: Counter[Priority] = Counter()
+        self._room = in_flight_max
+        self._tokens = 0.0
+        self._tokens_s = 0.0
+        self._lost_s: float | None = None
+        self._drain_s = 0.0
+        self._newest_old: Key | None = None
+        self.refused = 0
+        self.problem = ""
+
+    def connected(self, publisher: Publisher, grants: Grants) -> None:
+        """Begin to send."""
+        now_s = self._now_s()
+        self._publisher, self._grants = publisher, grants
+        self._room = max(1, min(self._in_flight_max, grants.receive_max))
+        self._tokens, self._tokens_s = float(self._room), now_s
+        self._refusals.clear()
+        self._outbox.connected()
+        waiting = self._outbox.waiting()
+        was_long = self._lost_s is None or now_s - self._lost_s >= LONG_AWAY_S
+        is_much = waiting.statuses + waiting.metrics > self._room
+        self._drain_s = now_s
+        if was_long and is_much:
+            self._drain_s += self._uniform(0.0, self._settings.drain_jitter_s)
+        self._newest_old = self._outbox.newest
+
+    def turn(self) -> float | None:
+        """Send what may be sent now.
+
+        Returns:
+            Seconds until there may be more to do; ``None``: nothing before a word of somebody.
+        """
+        publisher, grants = self._publisher, self._grants
+        if publisher is None or grants is None:
+            return None
+        now_s = self._now_s()
+        self._refill(now_s)
+        while self._room > len(self._in_flight):
+            count = min(self._room - len(self._in_flight), int(self._tokens))
+            rows = self._outbox.take(count, self._open_classes(now_s))
+            if not rows:
+                break
+            self._tokens -= len(rows)
+            if not all(self._send(row, publisher, grants, now_s) for row in rows):
+                break
+        self._outbox.settle()
+        return self._next_turn_s(now_s)
+
+    def acknowledged(self, message: int, reason: int) -> None:
+        """Note what the broker said about a message."""
+        sent = self._in_flight.pop(message, None)
+        if sent is None:
+            return
+        if reason < _FAILED:
+            self._outbox.arrived(sent.row.key)
+            self._on_arrived(sent.row)
+            return
+        # It stays taken until the next connection: to send it again at once is no use.
+        self.refused += 1
+        self._refusals[sent.row.priority] += 1
+        problem = f"the broker refuses messages for {sent.row.topic} (reason {reason})"
+        if problem != self.problem:
+            _log.warning("%s; they are kept, and tried at the next connection", problem)
+        self.problem = problem
+
+    def is_stuck(self) -> bool:
+        """Tell whether the broker takes messages and never says so."""
+        oldest = next(iter(self._in_flight.values()), None)
+        return oldest is not None and self._now_s() - oldest.at_s > ACKNOWLEDGED_S
+
+    def lost(self) -> None:
+        """Stop; what was not acknowledged is sent again."""
+        if self._publisher is None:
+            return
+        self._publisher = self._grants = None
+        self._lost_s = self._now_s()
+        self._in_flight.clear()
+        self._outbox.settle()
+        self._outbox.lost()
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages the broker has not acknowledged."""
+        return len(self._in_flight)
+
+    def _refill(self, now_s: float) -> None:
+        rate = self._settings.drain_per_s
+        self._tokens = min(self._tokens + (now_s - self._tokens_s) * rate, max(self._room, 1.0))
+        self._tokens_s = now_s
+
+    def _open_classes(self, now_s: float) -> tuple[Priority, ...]:
+        classes = tuple(each for each in Priority if self._refusals[each] < self._room)
+        if now_s < self._drain_s:
+            return tuple(each for each in classes if each is Priority.LATEST)
+        return classes
+
+    def _send(self, row: Row, publisher: Publisher, grants: Grants, now_s: float) -> bool:
+        """Send one message; false where the connection has ended."""
+        is_old = self._newest_old is not None and row.key <= self._newest_old
+        topic = parse(row.topic)
+        signature = None
+        if topic is not None and topic.kind in SIGNED:
+            message = report_message(topic, row.boot_id, row.key.seq, row.payload)
+            signature = self._sign(message)
+        wire = wrap(row.boot_id, row.key.seq, row.payload, signature, historical=is_old)
+        size = len(wire) + len(row.topic) + _PACKET_BYTES
+        if 0 < grants.packet_bytes_max < size:
+            self._refuse_size(row, size)
+            return True
+        retain = row.retain and grants.takes_retained
+        number = publisher.publish(row.topic, wire, retain=retain, expiry_s=row.expiry_s)
+        if number is None:
+            return False
+        self._in_flight[number] = _Sent(row, now_s)
+        return True
+
+    def _refuse_size(self, row: Row, size: int) -> None:
+        self.refused += 1
+        self.problem = f"the broker takes no message of {size} bytes (for {row.topic})"
+        self._outbox.drop(row.key, Loss.TOO_LARGE)
+
+    def _next_turn_s(self, now_s: float) -> float | None:
+        if self._in_flight:
+            oldest = next(iter(self._in_flight.values()))
+            silent_s = max(0.0, oldest.at_s + ACKNOWLEDGED_S - now_s) + 1.0
+        else:
+            silent_s = None
+        if now_s < self._drain_s:
+            wait_s = self._drain_s - now_s
+        elif self._tokens < 1 and len(self._in_flight) < self._room:
+            wait_s = (1.0 - self._tokens) / self._settings.drain_per_s
+        else:
+            return silent_s
+        return wait_s if silent_s is None else min(wait_s, silent_s)

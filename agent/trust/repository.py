@@ -1,0 +1,308 @@
+"""The repository as the device believes it: refreshed as a whole or not at all.
+
+A refresh works on a copy. What it ends with is checked against the newest that was ever believed,
+made durable, and only then put in the place of what was there. What cannot be believed changes
+nothing: the device goes on with what it knows.
+"""
+
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tuf.ngclient import Updater
+
+from agent.clock import Clock
+from agent.errors import AgentError, Distrust, RefusedError, StateError, TrustError
+from agent.records.floors import Floors
+from agent.settings.device import Repository as RepositorySettings
+from agent.trust.documents import Source, document
+from agent.trust.fetcher import TIMESTAMP, Fetcher, FolderFetcher
+from agent.trust.first_root import FirstRoot, first_root
+from agent.trust.http import Http, open_http
+from agent.trust.metadata_folder import MetadataFolder
+from agent.trust.places import Places, places_of
+from agent.trust.reasons import translated
+from agent.trust.reference_time import judge_expiry_by
+from agent.trust.set_facts import read_set
+from agent.trust.verified import Artifact, VerifiedRelease, VerifiedSet, plans_of
+from agent.trust.version_floors import risen, way_back
+from edge_runtime.failpoints import failpoint
+from fleet.documents.paths import ROLLOUTS_ROLE, artifact_path, plans_path
+from fleet.documents.plan import Plans
+
+_log = logging.getLogger(__name__)
+
+NEVER_EXPIRED_S: Final = 0.0
+"""By this clock nothing has expired: for what was fresh when it was kept."""
+FAILING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES})
+"""What a disk says that no new folder would mend."""
+RELEASE_PROBE: Final = artifact_path("-", 1, "-")
+"""Not a release; to look it up brings the metadata of every release."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """What a device wants of a repository.
+
+    Attributes:
+        channel: Whose plans it follows; empty: nobody's.
+        fleet: Whose plans it believes; empty: any fleet's.
+        more: Names of artifacts that are looked up in a refresh, so that they are known after it.
+        keeps_steps: Whether what was verified before a failure is kept, step by step as the TUF
+            specification says, instead of new roots only.
+    """
+
+    channel: str
+    fleet: str = ""
+    more: tuple[str, ...] = (RELEASE_PROBE,)
+    keeps_steps: bool = False
+
+    def looks_up(self) -> tuple[str, ...]:
+        """Name the artifacts that are looked up in a refresh."""
+        return (plans_path(self.channel), *self.more) if self.channel else self.more
+
+
+STABLE: Final = Following("stable")
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh brought.
+
+    Attributes:
+        changed: Whether anything is believed that was not before.
+        timestamp_version: Of the timestamp that is believed now.
+        plans_version: Of the metadata of plans; 0: there are none.
+        fetched_bytes: What came over the network.
+    """
+
+    changed: bool
+    timestamp_version: int
+    plans_version: int
+    fetched_bytes: int
+
+
+class Repository:
+    """Refreshes and reads signed metadata; one thread at a time.
+
+    Args:
+        folder: Of the metadata; beside it are ``.new`` and ``.old`` ones.
+        settings: Where the repository is, and the file of the first root.
+        floors: Newest versions that were believed.
+        clock: By which expiry is judged.
+        count: Told how many bytes of metadata came over the network.
+        following: Whose plans, and what else is looked up.
+        places: Where files are; ``None``: as the settings say.
+        http: Asks servers; ``None``: one of its own.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: RepositorySettings,
+        floors: Floors,
+        clock: Clock,
+        count: Callable[[int], None],
+        *,
+        following: Following = STABLE,
+        places: Places | None = None,
+        http: Http | None = None,
+    ) -> None:
+        self._folder = MetadataFolder(folder)
+        self._settings = settings
+        self._floors = floors
+        self._clock = clock
+        self._count = count
+        self._following = following
+        self._places = places
+        self._http = http or open_http(settings, clock)
+        self._known: VerifiedSet | None = None
+        self._was_read = False
+
+    def refresh(self, announced: bytes | None = None) -> Refreshed:
+        """Believe the newest of what the repository serves, if it can be believed as a whole.
+
+        Args:
+            announced: A timestamp that somebody announced, as it came. It is not downloaded again
+                then; one that is not believed is as if there was none.
+
+        Raises:
+            TrustError: It cannot be believed; nothing changed, but that new roots are kept.
+            NetworkError: It cannot be reached; the same.
+            RefusedError: A file that must be there is not; the same.
+            StateError: The disk refused; the same.
+            ConfigError: The first root or the URL is missing or wrong.
+        """
+        places = self._places or places_of(self._settings)
+        before = self._http.received_bytes
+        self._clock.raise_floor(self._clock.floor_s)
+        try:
+            changed = self._refreshed(places, announced)
+        finally:
+            self._http.close()
+        known = self._known
+        versions = known.facts.versions if known else {}
+        return Refreshed(
+            changed=changed,
+            timestamp_version=versions.get(TIMESTAMP, 0),
+            plans_version=versions.get(ROLLOUTS_ROLE, 0),
+            fetched_bytes=self._http.received_bytes - before,
+        )
+
+    def plans(self, channel: str) -> Plans | None:
+        """Give the plans that are believed; ``None``: none are known.
+
+        Args:
+            channel: Whose; only the channel that is followed is known.
+
+        Raises:
+            StateError: The disk refused.
+            ConfigError: The first root is missing or wrong.
+        """
+        known = self._read()
+        return known.plans if known and channel == self._following.channel else None
+
+    def release(self, model: str, version: int) -> VerifiedRelease | None:
+        """Give a release that is believed; ``None``: none is known.
+
+        Args:
+            model: Its name.
+            version: Its version.
+
+        Raises:
+            TrustError: What was signed contradicts itself, or is not understood.
+            StateError: The disk refused.
+            ConfigError: The first root is missing or wrong.
+        """
+        known = self._read()
+        return known.release(model, version) if known else None
+
+    def artifact(self, path: str) -> Artifact | None:
+        """Give what was signed of a file; ``None``: nothing that is known.
+
+        Args:
+            path: Its TUF name: one that is looked up in a refresh, or a release's.
+
+        Raises:
+            TrustError: It is signed without SHA-256.
+            StateError: The disk refused.
+            ConfigError: The first root is missing or wrong.
+        """
+        known = self._read()
+        return known.artifact(path) if known else None
+
+    def reread(self) -> None:
+        """Look into the folder again: another of its kind has refreshed it."""
+        self._known, self._was_read = None, False
+
+    def is_fresh(self) -> bool:
+        """Tell whether what is known has not expired: if it has, nothing new should begin.
+
+        Raises:
+            StateError: The disk refused.
+            ConfigError: The first root is missing or wrong.
+        """
+        known = self._read()
+        return known is not None and self._clock.wall_s() < known.facts.ends_s
+
+    def _refreshed(self, places: Places, announced: bytes | None) -> bool:
+        fetcher = Fetcher(self._http, self._settings.metadata_s, self._count, announced)
+        try:
+            return self._attempt(places, fetcher, empty=False)
+        except TrustError as error:
+            if announced is None or fetcher.role != TIMESTAMP:
+                raise
+            _log.info("an announced timestamp is not believed: %s", error.message)
+            return self._refreshed(places, None)
+        except StateError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno in FAILING:
+                raise
+            _log.warning("the kept metadata cannot be used, and is fetched anew: %s", error.message)
+            return self._attempt(places, fetcher, empty=True)
+
+    def _attempt(self, places: Places, fetcher: Fetcher, *, empty: bool) -> bool:
+        root = first_root(self._settings.root)
+        self._folder.begin(empty=empty)
+        source = Source(self._http, places.artifacts, self._settings.metadata_s, self._count)
+        try:
+            known = self._checked(root, places.metadata, fetcher, source, self._clock.wall_s())
+        except AgentError:
+            if self._following.keeps_steps:
+                self._folder.adopt()
+            elif self._folder.discard(root.version):
+                self._known, self._was_read = None, False  # keys may have been replaced
+            raise
+        except BaseException:
+            self._folder.drop()
+            raise
+        changed = self._folder.adopt()
+        self._known, self._was_read = known, True
+        failpoint("agent.trust.adopted")
+        self._believe(known)
+        return changed
+
+    def _checked(
+        self,
+        root: FirstRoot,
+        url: str,
+        fetcher: Fetcher | FolderFetcher,
+        source: Source | None,
+        now_s: float,
+    ) -> VerifiedSet:
+        work = self._folder.work
+        with translated(fetcher, url):
+            updater = Updater(str(work), url, fetcher=fetcher, bootstrap=root.data)
+            judge_expiry_by(updater, now_s)
+            updater.refresh()
+            for path in self._following.looks_up():
+                updater.get_targetinfo(path)
+            facts = read_set(work)
+            known = VerifiedSet(updater, facts, None, url)
+            back = way_back(self._floors.versions(), facts.versions, facts.authority)
+            if back:
+                raise TrustError(Distrust.ROLLED_BACK, f"{url}: {back}")
+            known.plans = self._plans(known, source)
+        return known
+
+    def _plans(self, known: VerifiedSet, source: Source | None) -> Plans | None:
+        channel = self._following.channel
+        artifact = known.artifact(plans_path(channel)) if channel else None
+        data = document(self._folder.work, artifact, source) if artifact else None
+        if artifact is None or data is None:
+            return None
+        return plans_of(data, artifact.path, fleet=self._following.fleet, channel=channel)
+
+    def _believe(self, known: VerifiedSet) -> None:
+        changed = risen(self._floors.versions(), known.facts.versions, known.facts.authority)
+        if changed:
+            self._floors.keep_versions(changed)
+        # That nothing of it has expired bounds both times: neither a wrong clock of this device nor
+        # one of the fleet's can carry the floor beyond what the repository itself can follow.
+        seconds = known.plans.issued_s if known.plans else 0.0
+        if self._clock.is_trusted():
+            seconds = max(seconds, self._clock.wall_s())
+        self._clock.raise_floor(min(seconds, known.facts.ends_s))
+
+    def _read(self) -> VerifiedSet | None:
+        if self._known is None and not self._was_read:
+            self._known = self._kept()
+            self._was_read = True
+        return self._known
+
+    def _kept(self) -> VerifiedSet | None:
+        root = first_root(self._settings.root)
+        work = self._folder.begin()
+        try:
+            if not any(work.iterdir()):
+                return None
+            # What was fresh once is known, whatever the time; `is_fresh` says how it is now.
+            return self._checked(root, str(work), FolderFetcher(work), None, NEVER_EXPIRED_S)
+        except (TrustError, RefusedError, StateError) as error:
+            _log.warning("the kept metadata cannot be used until a refresh: %s", error.message)
+            return None
+        finally:
+            self._folder.drop()

@@ -1,0 +1,89 @@
+"""What a decision needs to know of a model: from the runtime, and from agent.db."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from agent.plan.facts import ModelFacts
+from agent.records.updates import REVERT, Update, Updates
+from agent.update.standing import Standing
+from agent.update.states import DOWNLOADED, FINAL, HANDED_OVER, UNSUCCESSFUL, State
+from fleet.documents.plan import Plan
+
+
+def model_facts(
+    updates: Updates,
+    standing: Standing,
+    plan: Plan,
+    *,
+    min_counter: int,
+    now_s: float,
+    is_clock_trusted: bool,
+) -> ModelFacts:
+    """Gather what is known of a plan's model, and remember that the plan was seen.
+
+    Args:
+        updates: What agent.db remembers.
+        standing: Of the model in the runtime, asked now.
+        plan: The plan that is decided about.
+        min_counter: Highest of the model's signed releases, as far as they are known.
+        now_s: Seconds since 1970.
+        is_clock_trusted: Whether that is the time.
+
+    Raises:
+        StateError: The disk fails.
+    """
+    rows = updates.of_model(plan.model)
+    seen = updates.see_stage(
+        plan.model, plan.version, plan.rollout, plan.stage, now_s, is_trusted=is_clock_trusted
+    )
+    current = next(
+        (row for row in rows if row.state not in FINAL and row.state != State.CANCELING), None
+    )
+    local = standing.under_way()
+    own = {each.id for row in rows if (each := standing.passage(row)) is not None}
+    is_persons = local is not None and not local.rollout and local.id not in own
+    facts = ModelFacts(
+        active=standing.active,
+        active_digest=standing.running_digest,
+        previous=standing.previous,
+        disabled=standing.disabled,
+        override=standing.override,
+        override_reason=standing.override_reason,
+        bad=standing.bad | frozenset(updates.bad(plan.model)),
+        installed=standing.installed,
+        min_counter=updates.raise_min_counter(plan.model, min_counter),
+        stages_seen=seen,
+        tried=tried(rows),
+        under_way=None if local is None or not is_persons else local.version,
+        under_way_state="" if local is None else local.state,
+    )
+    return facts if current is None or is_persons else with_update(facts, current)
+
+
+def with_update(facts: ModelFacts, current: Update) -> ModelFacts:
+    """Add the agent's own update of the model.
+
+    Args:
+        facts: Of the model.
+        current: Its update, not final and not canceled.
+    """
+    return dataclasses.replace(
+        facts,
+        under_way=current.version,
+        under_way_state=current.state,
+        under_way_rollout=current.rollout,
+        is_handed_over=current.state in HANDED_OVER,
+        is_downloaded=current.state in DOWNLOADED or current.kind == REVERT,
+        is_way_back=current.kind == REVERT,
+    )
+
+
+def tried(rows: Iterable[Update]) -> dict[tuple[str, int], int]:
+    """Give the highest sequence of each rollout and version that ended without success."""
+    found: dict[tuple[str, int], int] = {}
+    for row in rows:
+        # What is let go of because its time is over has ended already.
+        if row.state in UNSUCCESSFUL or row.ending == State.TIMED_OUT:
+            key = (row.rollout, row.version)
+            found[key] = max(row.sequence, found.get(key, 0))
+    return found
