@@ -15,6 +15,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.device.bundles import Bundles
 from agent.device.conditions import Conditions
+from agent.device.local_contents import LocalContents
 from agent.device.plans import PlanLooking
 from agent.device.reports import NoReports, Reports
 from agent.device.runtime import Runtime
@@ -22,7 +23,7 @@ from agent.download.downloads import Downloads
 from agent.download.indexes import ChunkIndexes
 from agent.download.notices import Progress
 from agent.enrolment.membership import Membership, read_membership, unpack
-from agent.errors import ConfigError, RuntimeAwayError, RuntimeRefusedError, StateError
+from agent.errors import ConfigError, StateError
 from agent.identity import DeviceKey, device_key
 from agent.member_settings import completed, machine_id, named
 from agent.messaging import Messaging
@@ -117,7 +118,7 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of files; what was never started is not stopped."""
-        self.budget.close()
+        self.budget.settle()
         self.file.close()
         os.close(self.lock)
 
@@ -328,7 +329,7 @@ def _bundles(
     money: budget.Budget,
     on_progress: Callable[[updates.Update, str, Progress], None],
 ) -> Bundles:
-    here = (state / locations.IMPORTED / ARTIFACTS_FOLDER).absolute().as_uri()
+    local = LocalContents(handover, state / locations.IMPORTED / ARTIFACTS_FOLDER)
     servers: list[str] = []
     if config.repository.url:
         places = places_of(config.repository)
@@ -336,10 +337,10 @@ def _bundles(
     downloads = Downloads(
         state / "blobs",
         open_http(config.repository, clock),
-        [here, *servers],
+        servers,
         settings=config.downloads,
         budget=money,
-        have=_opener(handover),
+        have=local.open,
     )
     return Bundles(
         state / "updates",
@@ -350,18 +351,6 @@ def _bundles(
         installed=lambda model: runtime.standing(model).installed,
         on_progress=on_progress,
     )
-
-
-def _opener(handover: Handover) -> Callable[[str], int | None]:
-    """Open contents of the daemon's store; one that is away has nothing."""
-
-    def have(sha256: str) -> int | None:
-        try:
-            return handover.open(sha256)
-        except (RuntimeAwayError, RuntimeRefusedError):
-            return None
-
-    return have
 
 
 def _counter(money: budget.Budget) -> Callable[[int], None]:

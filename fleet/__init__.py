@@ -1,1 +1,1 @@
-"""The operator's side: signs, publishes, rolls out, judges, shows. Not built yet."""
+"""The operator's side: signs releases and plans, and publishes them as static files."""

@@ -53,6 +53,10 @@ class OldFiles:
         except OSError:
             return b""
 
+    def drop(self, file_sha256: str) -> None:
+        """Do not use a file any more."""
+        self.indexes = [one for one in self.indexes if one.file_sha256 != file_sha256]
+
     def close(self) -> None:
         """Let go of all."""
         for descriptor in self._descriptors.values():

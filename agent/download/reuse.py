@@ -81,7 +81,7 @@ def plan_of(
         new: The file's chunks.
         olds: Chunks of files that are on this disk, the likeliest first.
         begin: So many bytes of the new file are there already.
-        damaged: Old files, by SHA-256, and places in them where the chunk is not what it should be.
+        damaged: Files, named as in ``Copy``, and places in them where the chunk is another one.
         gap_bytes: Largest run of copies that is fetched with what is around it.
     """
     known = _known(olds, damaged)
@@ -89,7 +89,7 @@ def plan_of(
     for chunk in new.chunks:
         end = chunk.offset + chunk.size
         found = known.get((chunk.sha256, chunk.size))
-        if found is None:
+        if found is None and ("", chunk.offset) not in damaged:
             known[chunk.sha256, chunk.size] = ("", chunk.offset)
         if end <= begin:
             continue

@@ -82,6 +82,10 @@ class Sources:
         """Give those of these servers that are asked and are not the repository."""
         return [one for one in self._left if one.url in urls and self.is_mirror(one)]
 
+    def tags(self) -> dict[str, str]:
+        """Give the entity tags by URL."""
+        return {one.url: one.tag for one in self._all if one.tag}
+
     def only(self, urls: frozenset[str]) -> Source | None:
         """Give the server that is all of these; ``None``: there are others among them."""
         return next((one for one in self._left if urls == {one.url}), None)

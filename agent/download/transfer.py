@@ -26,6 +26,9 @@ from fleet.documents.chunks import ChunkIndex
 CHECK_DISK_BYTES: Final = 8_388_608
 """The disk is looked at again after so many bytes: others write to it too."""
 
+DAMAGED_MAX: Final = 8
+"""An old file that is damaged in so many places is not read any more."""
+
 _UNSATISFIABLE: Final = 416
 
 
@@ -84,7 +87,6 @@ class Transfer:
         self._retry_after_s = 0.0
         self._reason = ""
         self._damaged: set[tuple[str, int]] = set()
-        self._tags: dict[str, str] = {}
         self._unchecked_bytes = 0
 
     def run(self) -> None:
@@ -145,13 +147,18 @@ class Transfer:
 
     def _reuse_failed(self, piece: Copy) -> None:
         """Say that a chunk must be fetched after all; the budget is asked again with the plan."""
-        self._damaged.add((piece.file_sha256, piece.offset))
-        size = piece.chunk.size
+        before = self.plan().fetch_bytes
+        file = piece.file_sha256
+        self._damaged.add((file, piece.offset))
+        places = sum(one == file for one, _ in self._damaged)
+        if places >= DAMAGED_MAX:
+            self._olds.drop(file)
+        more = self.plan().fetch_bytes - before
         text = (
-            f"bytes {piece.offset} to {piece.offset + size} of the older file "
-            f"{piece.file_sha256[:12]} are missing or damaged; {size} bytes more are downloaded"
+            f"the older file {file[:12] or 'itself'} is damaged in {places} places, the last at "
+            f"{piece.offset}; {more} bytes more are downloaded"
         )
-        self._terms.notice(Notice(NoticeKind.REUSE_FAILED, text, size))
+        self._terms.notice(Notice(NoticeKind.REUSE_FAILED, text, more))
 
     def _got(self, piece: Fetch, left: int) -> bool:
         """Fetch bytes from one server; whether they are there now."""
@@ -201,8 +208,8 @@ class Transfer:
     def _receive(self, source: Source, asked: Asked) -> None:
         with self._wire.receive(source.url, asked) as (placed, blocks):
             if placed.tag and placed.tag != source.tag:
-                source.tag = self._tags[source.url] = placed.tag
-                write_tags(self._part.path, self._tags)
+                source.tag = placed.tag
+                write_tags(self._part.path, self._sources.tags())
             at = placed.begin
             for block in blocks:
                 self._take(at, memoryview(block), source)

@@ -15,6 +15,8 @@ able to keep a device from knowing them by breaking what comes after.
 import contextlib
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +66,24 @@ class MetadataFolder:
         except OSError as error:
             raise StateError(f"cannot make {self.work}: {error}") from error
         return self.work
+
+    @contextlib.contextmanager
+    def copied(self) -> Iterator[Path | None]:
+        """Copy what is believed for the length of a block, to be read: another process may refresh.
+
+        Returns:
+            The copy; ``None``: nothing is believed.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        with contextlib.ExitStack() as cleaning:
+            try:
+                folder = Path(cleaning.enter_context(tempfile.TemporaryDirectory(prefix="tuf-")))
+                found = any(_copied(path, folder / "copy") for path in (self.path, self._old) * 2)
+            except OSError as error:
+                raise StateError(f"cannot read {self.path}: {error}") from error
+            yield folder / "copy" if found else None
 
     def adopt(self) -> bool:
         """Believe what is in the work folder from now on; durable when this returns.
@@ -147,6 +167,15 @@ class MetadataFolder:
     def _recover_quietly(self) -> None:
         with contextlib.suppress(OSError):  # the next refresh tries again, and says so
             self._recover()
+
+
+def _copied(folder: Path, copy: Path) -> bool:
+    _remove(copy)
+    try:
+        shutil.copytree(folder, copy, symlinks=True)
+    except (FileNotFoundError, NotADirectoryError, shutil.Error):
+        return False  # not there, or it was replaced just now
+    return True
 
 
 def _remove(path: Path) -> None:

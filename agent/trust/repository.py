@@ -226,10 +226,11 @@ class Repository:
 
     def _attempt(self, places: Places, fetcher: Fetcher, *, empty: bool) -> bool:
         root = first_root(self._settings.root)
-        self._folder.begin(empty=empty)
+        work = self._folder.begin(empty=empty)
+        now_s = self._clock.wall_s()
         source = Source(self._http, places.artifacts, self._settings.metadata_s, self._count)
         try:
-            known = self._checked(root, places.metadata, fetcher, source, self._clock.wall_s())
+            known = self._checked(work, root, places.metadata, fetcher, now_s=now_s, source=source)
         except AgentError:
             if self._following.keeps_steps:
                 self._folder.adopt()
@@ -247,13 +248,14 @@ class Repository:
 
     def _checked(
         self,
+        work: Path,
         root: FirstRoot,
         url: str,
         fetcher: Fetcher | FolderFetcher,
-        source: Source | None,
+        *,
         now_s: float,
+        source: Source | None = None,
     ) -> VerifiedSet:
-        work = self._folder.work
         with translated(fetcher, url):
             updater = Updater(str(work), url, fetcher=fetcher, bootstrap=root.data)
             judge_expiry_by(updater, now_s)
@@ -265,13 +267,13 @@ class Repository:
             back = way_back(self._floors.versions(), facts.versions, facts.authority)
             if back:
                 raise TrustError(Distrust.ROLLED_BACK, f"{url}: {back}")
-            known.plans = self._plans(known, source)
+            known.plans = self._plans(work, known, source)
         return known
 
-    def _plans(self, known: VerifiedSet, source: Source | None) -> Plans | None:
+    def _plans(self, work: Path, known: VerifiedSet, source: Source | None) -> Plans | None:
         channel = self._following.channel
         artifact = known.artifact(plans_path(channel)) if channel else None
-        data = document(self._folder.work, artifact, source) if artifact else None
+        data = document(work, artifact, source) if artifact else None
         if artifact is None or data is None:
             return None
         return plans_of(data, artifact.path, fleet=self._following.fleet, channel=channel)
@@ -295,14 +297,14 @@ class Repository:
 
     def _kept(self) -> VerifiedSet | None:
         root = first_root(self._settings.root)
-        work = self._folder.begin()
-        try:
-            if not any(work.iterdir()):
+        with self._folder.copied() as copy:
+            if copy is None:
                 return None
-            # What was fresh once is known, whatever the time; `is_fresh` says how it is now.
-            return self._checked(root, str(work), FolderFetcher(work), None, NEVER_EXPIRED_S)
-        except (TrustError, RefusedError, StateError) as error:
-            _log.warning("the kept metadata cannot be used until a refresh: %s", error.message)
-            return None
-        finally:
-            self._folder.drop()
+            try:
+                # What was fresh once is known, whatever the time; `is_fresh` says how it is now.
+                return self._checked(
+                    copy, root, str(copy), FolderFetcher(copy), now_s=NEVER_EXPIRED_S
+                )
+            except (TrustError, RefusedError, StateError) as error:
+                _log.warning("the kept metadata cannot be used until a refresh: %s", error.message)
+                return None

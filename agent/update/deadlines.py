@@ -16,6 +16,8 @@ from agent.records.updates import Update
 from agent.update.states import State
 
 TICK_S: Final = 300.0
+SLICE_S: Final = 600.0
+"""A download makes way after this where something else is under way, too; it resumes."""
 START_S: Final = 10.0
 """What each start of the agent costs: an update that kills it over and over comes to its end."""
 WAIT_S: Final = 7_776_000.0
@@ -98,20 +100,20 @@ class Stopwatches:
 
     @contextlib.contextmanager
     def watching(
-        self, update: Update, deadline_s: float, cancelled: threading.Event
+        self, update: Update, until_s: float, cancelled: threading.Event
     ) -> Iterator[None]:
-        """Watch over a call that may last for days: store what is used up, end it at its deadline.
+        """Watch over a call that may last for days: store what is used up, and end it in time.
 
         Args:
             update: Whose.
-            deadline_s: Of its state, seconds awake.
-            cancelled: Set at the deadline.
+            until_s: Seconds awake in its state at which the call is to end.
+            cancelled: Set then.
         """
         over = threading.Event()
 
         def watch() -> None:
             while not over.is_set():
-                left_s = deadline_s - self.used_s(update)
+                left_s = until_s - self.used_s(update)
                 if left_s <= 0:
                     cancelled.set()
                     return

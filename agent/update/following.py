@@ -7,7 +7,7 @@ that it runs: not when it was installed.
 from typing import Final
 
 from agent.records.updates import REVERT, Update
-from agent.update.outcomes import POLL_S, Advance, Outcome, Wait
+from agent.update.outcomes import Advance, Outcome, Wait
 from agent.update.standing import ABORTED, COMMITTED, HARMFUL, Passage, Standing
 from agent.update.states import Event, State
 
@@ -41,7 +41,7 @@ def verdict(update: Update, standing: Standing, used_s: float) -> Outcome:
         return _committed(update, standing, passage, used_s)
     if passage.is_over:
         return rolled_back(update, standing, passage)
-    return Wait(pause_s=POLL_S, code="", reason=passage.waits_for, phase=passage.state)
+    return Wait(pause_s=None, code="", reason=passage.waits_for, phase=passage.state)
 
 
 def rolled_back(update: Update, standing: Standing, passage: Passage) -> Advance:
@@ -130,23 +130,23 @@ def _committed(update: Update, standing: Standing, passage: Passage, used_s: flo
         text = "it is committed, and nothing of the model is in memory"
         if used_s >= NOT_RUNNING_S:
             return Advance(event=Event.COMMITTED, code=NOT_IN_MEMORY, reason=text)
-        return Wait(pause_s=POLL_S, code=NOT_IN_MEMORY, reason=text, phase=passage.state)
+        return Wait(pause_s=None, code=NOT_IN_MEMORY, reason=text, phase=passage.state)
     text = (
         f"it is committed, but what runs has digest {standing.running_digest}, the release "
         f"{passage.digest or 'none'}"
     )
     if used_s >= NOT_RUNNING_S:
         return Advance(event=Event.ROLLED_BACK, code=OTHER_DIGEST, reason=text)
-    return Wait(pause_s=POLL_S, code=OTHER_DIGEST, reason=text, phase=passage.state)
+    return Wait(pause_s=None, code=OTHER_DIGEST, reason=text, phase=passage.state)
 
 
 def _way_back(update: Update, standing: Standing, used_s: float) -> Outcome:
     if standing.active == update.back_to:
         if not standing.running_digest and used_s < NOT_RUNNING_S:
-            return Wait(pause_s=POLL_S, code=NOT_IN_MEMORY, reason="it is not in memory yet")
+            return Wait(pause_s=None, code=NOT_IN_MEMORY, reason="it is not in memory yet")
         return Advance(event=Event.COMMITTED)
     if standing.active == update.version:
-        return Wait(pause_s=POLL_S)
+        return Wait(pause_s=None)
     return Advance(
         event=Event.ROLLED_BACK,
         code=REPLACED,

@@ -8,6 +8,7 @@ kill at any line included, the next start comes to the same end: see ``states``.
 import contextlib
 import dataclasses
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from agent.plan.decision import Decision
 from agent.plan.reasons import Reason
 from agent.records.updates import INSTALL, Update, Updates
 from agent.update.choices import SUPERSEDED, canceled, is_same, outlives, planned, second_look
-from agent.update.deadlines import START_S, Deadlines, Stopwatches
+from agent.update.deadlines import SLICE_S, START_S, Deadlines, Stopwatches
 from agent.update.following import fallen_back
-from agent.update.outcomes import HOLD_S, RETRY_S, Advance, Outcome, Wait
+from agent.update.outcomes import HOLD_S, POLL_S, RETRY_S, Advance, Outcome, Wait
 from agent.update.points import passed
 from agent.update.ports import Device, Downloads, Plans, Reports
 from agent.update.recovery import resumed
@@ -45,6 +46,7 @@ class UpdateMachine:
         reports: The way to the fleet.
         deadlines: Most time of each state.
         now_s: Seconds since 1970.
+        poll_s: How often the runtime is looked at while it judges a release.
         awake_s: The clock that goes while the device is awake.
     """
 
@@ -58,8 +60,10 @@ class UpdateMachine:
         reports: Reports,
         deadlines: Deadlines,
         now_s: Callable[[], float],
+        poll_s: float = POLL_S,
         awake_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._poll_s = poll_s
         self._updates = updates
         self._reports = reports
         self._deadlines = deadlines
@@ -125,9 +129,6 @@ class UpdateMachine:
     def _follow(
         self, current: Update | None, plan: Plan, decision: Decision, manifest_sha256: str
     ) -> None:
-        if decision.action.kind in {"abort", "revert"}:
-            # What was aborted begins its stages anew, should the fleet want it again.
-            self._updates.forget_stages(plan.model, plan.version, plan.rollout)
         if current is not None:
             if is_same(current, plan, decision, manifest_sha256):
                 self._renew(current, plan)
@@ -146,7 +147,9 @@ class UpdateMachine:
         """
         pauses: list[float] = []
         try:
-            pauses += [self._step(update) for update in self._unfinished()]
+            under_way = self._unfinished()
+            slice_s = SLICE_S if len(under_way) > 1 else math.inf
+            pauses += [self._step(update, slice_s) for update in under_way]
             if not self._report_the_rest():
                 pauses.append(RETRY_S)
         except StateError as error:
@@ -221,7 +224,7 @@ class UpdateMachine:
         if isinstance(outcome, Advance):
             self._advance(current, _possible(current, outcome))
 
-    def _step(self, update: Update) -> float:
+    def _step(self, update: Update, slice_s: float) -> float:
         # An earlier update's step may have taken hours.
         present = self._updates.get(update.id)
         if present is None or present.state in FINAL:
@@ -233,10 +236,10 @@ class UpdateMachine:
         elif used_s >= limit_s:
             outcome = late(present)
         elif present.state == State.DOWNLOADING:
-            with self._watches.watching(present, limit_s, self._interrupted):
+            with self._watches.watching(present, min(limit_s, used_s + slice_s), self._interrupted):
                 outcome = step(present, self._means, used_s)
             if not self._is_newer:
-                # Only this one's deadline set it.
+                # Only its own watch set it.
                 self._interrupted.clear()
         else:
             outcome = step(present, self._means, used_s)
@@ -247,7 +250,8 @@ class UpdateMachine:
         if outcome is None:
             return 0.0
         self._wait(present, outcome)
-        return max(0.0, min(outcome.pause_s, limit_s - self._watches.used_s(present), HOLD_S))
+        pause_s = self._poll_s if outcome.pause_s is None else outcome.pause_s
+        return max(0.0, min(pause_s, limit_s - self._watches.used_s(present), HOLD_S))
 
     def _advance(self, update: Update, outcome: Advance) -> None:
         now_s = self._means.now_s()

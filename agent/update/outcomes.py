@@ -41,13 +41,14 @@ class Wait:
     """Nothing happened: the update stays where it is.
 
     Attributes:
-        pause_s: Until the next look, unless something happens before.
+        pause_s: Until the next look, unless something happens before; ``None``: as often as the
+            runtime is looked at.
         code: What it waits for, in a frozen word; empty: nothing is in its way.
         reason: The same for people.
         phase: Of the runtime's release; ``None``: not asked.
     """
 
-    pause_s: float
+    pause_s: float | None
     code: str = ""
     reason: str = ""
     phase: str | None = None

@@ -115,6 +115,7 @@ class Plans(Protocol):
 
         Raises:
             RuntimeAwayError: What runs here is not known now.
+            TrustError: What was signed contradicts itself.
             StateError: The disk fails.
         """
         ...

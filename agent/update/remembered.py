@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from agent.plan.facts import ModelFacts
-from agent.records.updates import REVERT, Update, Updates
+from agent.records.updates import INSTALL, REVERT, Update, Updates
 from agent.update.standing import Standing
 from agent.update.states import DOWNLOADED, FINAL, HANDED_OVER, UNSUCCESSFUL, State
 from fleet.documents.plan import Plan
@@ -33,9 +33,14 @@ def model_facts(
         StateError: The disk fails.
     """
     rows = updates.of_model(plan.model)
-    seen = updates.see_stage(
-        plan.model, plan.version, plan.rollout, plan.stage, now_s, is_trusted=is_clock_trusted
-    )
+    if plan.order in {"abort", "revert"}:
+        # Its stages begin anew, should the fleet want it again.
+        updates.forget_stages(plan.model, plan.version, plan.rollout)
+        seen: dict[int, float] = {}
+    else:
+        seen = updates.see_stage(
+            plan.model, plan.version, plan.rollout, plan.stage, now_s, is_trusted=is_clock_trusted
+        )
     current = next(
         (row for row in rows if row.state not in FINAL and row.state != State.CANCELING), None
     )
@@ -53,7 +58,7 @@ def model_facts(
         installed=standing.installed,
         min_counter=updates.raise_min_counter(plan.model, min_counter),
         stages_seen=seen,
-        tried=tried(rows),
+        tried=tried(rows, standing.active),
         under_way=None if local is None or not is_persons else local.version,
         under_way_state="" if local is None else local.state,
     )
@@ -78,12 +83,18 @@ def with_update(facts: ModelFacts, current: Update) -> ModelFacts:
     )
 
 
-def tried(rows: Iterable[Update]) -> dict[tuple[str, int], int]:
-    """Give the highest sequence of each rollout and version that ended without success."""
+def tried(rows: Iterable[Update], active: int | None) -> dict[tuple[str, int], int]:
+    """Give the highest sequence of each rollout and version that ended without lasting success.
+
+    Args:
+        rows: Updates of one model.
+        active: Version that answers now: another one that had succeeded has fallen back.
+    """
     found: dict[tuple[str, int], int] = {}
     for row in rows:
+        has_fallen = row.state == State.SUCCEEDED and row.kind == INSTALL and row.version != active
         # What is let go of because its time is over has ended already.
-        if row.state in UNSUCCESSFUL or row.ending == State.TIMED_OUT:
+        if row.state in UNSUCCESSFUL or row.ending == State.TIMED_OUT or has_fallen:
             key = (row.rollout, row.version)
             found[key] = max(row.sequence, found.get(key, 0))
     return found

@@ -21,7 +21,7 @@ from agent.errors import (
 from agent.records.updates import REVERT, Update
 from agent.update.choices import canceled, second_look
 from agent.update.following import let_go, letting_go, verdict
-from agent.update.outcomes import BUDGET_S, POLL_S, RETRY_S, Advance, Outcome, Wait
+from agent.update.outcomes import BUDGET_S, RETRY_S, Advance, Outcome, Wait
 from agent.update.points import passed
 from agent.update.ports import Device, Downloads, LostError, Plans, StoppedError
 from agent.update.states import Event, State
@@ -65,9 +65,11 @@ def step(update: Update, means: Means, used_s: float) -> Outcome:
     try:
         return _STEPS[State(update.state)](update, means, used_s)
     except RuntimeAwayError as error:
-        return Wait(pause_s=POLL_S, code=RUNTIME_AWAY, reason=error.message)
+        return Wait(pause_s=None, code=RUNTIME_AWAY, reason=error.message)
     except StateError as error:
         return Wait(pause_s=RETRY_S, code="disk", reason=error.message)
+    except TrustError as error:
+        return Wait(pause_s=RETRY_S, code=f"distrust-{error.reason}", reason=error.message)
 
 
 def _planned(update: Update, means: Means, _used_s: float) -> Outcome:
@@ -88,8 +90,6 @@ def _downloading(update: Update, means: Means, _used_s: float) -> Outcome:
         return Wait(pause_s=RETRY_S, code="network", reason=error.message)
     except BudgetError as error:
         return Wait(pause_s=BUDGET_S, code="budget", reason=error.message)
-    except TrustError as error:
-        return Wait(pause_s=RETRY_S, code=f"distrust-{error.reason}", reason=error.message)
     except RefusedError as error:
         return Advance(event=Event.REFUSED, code="download-refused", reason=error.message)
     except RuntimeRefusedError as error:
@@ -184,7 +184,7 @@ def _canceling(update: Update, means: Means, _used_s: float) -> Outcome:
         return let_go(update)
     passed("agent.update.aborted")
     after = letting_go(update, means.device.standing(update.model))
-    return Wait(pause_s=POLL_S, code=update.code, reason=update.reason) if after is None else after
+    return Wait(pause_s=None, code=update.code, reason=update.reason) if after is None else after
 
 
 _STEPS: Final[Mapping[State, Callable[[Update, Means, float], Outcome]]] = {

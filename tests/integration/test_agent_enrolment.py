@@ -30,6 +30,7 @@ class Watch:
         """Give the time."""
         return self.now_s
 
+    @property
     def floor_s(self) -> float:
         """Give what is past for sure."""
         return self.now_s

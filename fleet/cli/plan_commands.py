@@ -1,0 +1,104 @@
+"""``edge-fleet repo plan``: set the plan of a model in a channel, and show plans."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_runtime.exit_codes import ExitCode
+from fleet.cli.arguments import Folder, Json, KeyFolders, asked_passphrase, document
+from fleet.cli.output import print_json, print_table, printable
+from fleet.cli.repository_commands import described
+from fleet.documents.plan import Plan
+from fleet.errors import BadInputError
+from fleet.repository.key_files import Keys
+from fleet.repository.layout import Layout
+from fleet.repository.overview import overview
+from fleet.repository.plans import set_plan
+from fleet.repository.state import now
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to their group."""
+    app.command(
+        "set", epilog="Example: edge-fleet repo plan set repo plan.toml --keys keys/online"
+    )(_set)
+    app.command("show", epilog="Example: edge-fleet repo plan show repo --json")(_show)
+
+
+def _set(
+    folder: Folder,
+    plan: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="The plan: a file of TOML (.toml) or JSON.")
+    ],
+    *,
+    keys: KeyFolders,
+    channel: Annotated[
+        str | None, typer.Option(help="The channel; wins over `channel` in the file.")
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The present stage; wins over the file.")
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(help="install, hold, abort or revert; wins over the file."),
+    ] = None,
+    revert_to: Annotated[
+        int | None, typer.Option(min=1, help="Version that revert goes back to.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Put a plan in place of the one for the same model in its channel."""
+    fields = document(plan)
+    in_file = fields.pop("channel", None)
+    named = channel if channel is not None else in_file
+    if not isinstance(named, str):
+        raise BadInputError(f"{plan} names no channel; write `channel` into it, or say --channel")
+    for name, value in (("stage", stage), ("order", order), ("revert_to", revert_to)):
+        if value is not None:
+            fields[name] = value
+    done = set_plan(Layout(folder), named, fields, Keys(keys, asked_passphrase), now=now())
+    if as_json:
+        print_json(done)
+        return ExitCode.DONE
+    what = "set" if done.is_new else "was set already"
+    print(printable(f"channel {done.channel}: {_sentence(done.plan)} {what}"))
+    if text := described(done.signed):
+        print(text)
+    return ExitCode.DONE
+
+
+def _show(
+    folder: Folder,
+    *,
+    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    as_json: Json = False,
+) -> int:
+    """Show the plans of every channel, with their stages."""
+    every = [plans for plans in overview(Layout(folder)).plans if channel in {None, plans.channel}]
+    if as_json:
+        print_json(every)
+        return ExitCode.DONE
+    for plans in every:
+        for plan in plans.plans:
+            rows = [
+                (
+                    "now" if number == plan.stage else "",
+                    str(number),
+                    f"{stage.permyriad / 100:g} %",
+                    f"{stage.duration_s:g} s",
+                    "" if stage.begun_s is None else f"{stage.begun_s:.0f}",
+                )
+                for number, stage in enumerate(plan.stages)
+            ]
+            columns = ("", "STAGE", "DEVICES", "LASTS", "BEGUN")
+            print_table(f"{plans.channel}: {_sentence(plan)}", columns, rows)
+    return ExitCode.DONE
+
+
+def _sentence(plan: Plan) -> str:
+    back = f" to {plan.revert_to}" if plan.order == "revert" else ""
+    return (
+        f"plan {plan.rollout} {plan.sequence} ({plan.model} version {plan.version}: {plan.order}"
+        f"{back}, stage {plan.stage})"
+    )

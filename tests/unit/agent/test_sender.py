@@ -1,0 +1,234 @@
+"""The sender: how much is under way, how fast, and what happens to what a broker refuses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.envelope import unwrap
+from agent.records.outbox_rows import Priority
+from agent.settings import messaging
+from agent.topics import Topics, parse
+from agent.transport.sender import ACKNOWLEDGED_S, LONG_AWAY_S, Sender
+from agent.transport.terms import Grants
+from tests.outbox_world import IN_FLIGHT, World
+from tests.signing import signing_key
+
+KEY = signing_key("device")
+TOPICS = Topics("test", "dev-1")
+GRANTS = Grants(
+    is_v5=True, receive_max=100, packet_bytes_max=0, takes_retained=True, has_session=True
+)
+REFUSED = 0x87
+
+
+class Wire:
+    """A connection that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes]] = []
+        self.is_open = True
+
+    def publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: float | None
+    ) -> int | None:
+        """Keep a message."""
+        del retain, expiry_s
+        if not self.is_open:
+            return None
+        self.sent.append((topic, payload))
+        return len(self.sent)
+
+
+class Sending:
+    """A sender, its outbox and a connection."""
+
+    def __init__(self, folder: Path, **settings: float) -> None:
+        self.world = World(folder)
+        self.wire = Wire()
+        self.sender = Sender(
+            self.world.outbox,
+            sign=KEY.sign,
+            settings=messaging.Outbox(**{"drain_per_s": 10_000, "drain_jitter_s": 0, **settings}),
+            in_flight_max=IN_FLIGHT,
+            uniform=lambda _low, high: high,
+            now_s=self.world.clock,
+            on_arrived=lambda _row: None,
+        )
+
+    def fill(self, count: int, priority: Priority = Priority.METRICS) -> None:
+        """Let messages wait."""
+        topic = TOPICS.metrics if priority is Priority.METRICS else TOPICS.job("r1")
+        for number in range(count):
+            self.world.add(priority, number, topic)
+
+    def acknowledge_all(self) -> None:
+        """Let the broker say yes to all that is under way."""
+        for number in list(self.sender._in_flight):
+            self.sender.acknowledged(number, 0)
+
+
+@pytest.fixture
+def sending(tmp_path: Path) -> Iterator[Sending]:
+    made = Sending(tmp_path / "state")
+    yield made
+    made.world.file.close()
+
+
+def test_no_more_is_under_way_than_agreed_whoever_is_stricter(sending: Sending) -> None:
+    sending.fill(50)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.turn()
+    assert len(sending.wire.sent) == IN_FLIGHT
+    sending.sender.lost()
+    sending.wire.sent.clear()
+    strict = Grants(
+        is_v5=True, receive_max=2, packet_bytes_max=0, takes_retained=True, has_session=True
+    )
+    sending.sender.connected(sending.wire, strict)
+    sending.sender.turn()
+    assert len(sending.wire.sent) == 2
+
+
+def test_a_word_of_the_broker_makes_room_for_the_next(sending: Sending) -> None:
+    sending.fill(10)
+    sending.sender.connected(sending.wire, GRANTS)
+    while sending.world.outbox.waiting().metrics:
+        sending.sender.turn()
+        sending.acknowledge_all()
+    assert len(sending.wire.sent) == 10
+
+
+def test_a_drain_is_no_faster_than_agreed(tmp_path: Path) -> None:
+    sending = Sending(tmp_path / "state", drain_per_s=2.0)
+    sending.fill(100)
+    sending.sender.connected(sending.wire, GRANTS)
+    for _ in range(40):
+        wait_s = sending.sender.turn()
+        sending.acknowledge_all()
+        sending.world.clock.now_s += min(wait_s or 0.25, 0.25)
+    assert len(sending.wire.sent) <= IN_FLIGHT + 40 * 0.25 * 2.0
+    assert len(sending.wire.sent) > IN_FLIGHT
+    sending.world.file.close()
+
+
+def test_it_says_when_it_wants_another_turn_and_else_sleeps(tmp_path: Path) -> None:
+    sending = Sending(tmp_path / "state", drain_per_s=0.5)
+    assert sending.sender.turn() is None
+    sending.sender.connected(sending.wire, GRANTS)
+    assert sending.sender.turn() is None
+    sending.fill(IN_FLIGHT + 1)
+    sending.sender.turn()
+    sending.acknowledge_all()
+    assert sending.sender.turn() == pytest.approx(2.0)
+    sending.world.file.close()
+
+
+def test_after_a_long_absence_much_waits_for_a_random_pause_and_little_does_not(
+    tmp_path: Path,
+) -> None:
+    sending = Sending(tmp_path / "state", drain_jitter_s=30.0)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.lost()
+    sending.world.clock.now_s += LONG_AWAY_S
+    sending.fill(IN_FLIGHT)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.turn()
+    assert len(sending.wire.sent) == IN_FLIGHT
+    sending.sender.lost()
+    sending.world.clock.now_s += LONG_AWAY_S
+    sending.fill(10)
+    sending.world.add(Priority.LATEST, topic=TOPICS.birth)
+    sending.wire.sent.clear()
+    sending.sender.connected(sending.wire, GRANTS)
+    assert sending.sender.turn() == pytest.approx(30.0)
+    assert [topic for topic, _ in sending.wire.sent] == [TOPICS.birth]
+    sending.world.clock.now_s += 30.0
+    sending.sender.turn()
+    assert len(sending.wire.sent) == IN_FLIGHT
+    sending.world.file.close()
+
+
+def test_after_a_short_absence_nothing_waits(tmp_path: Path) -> None:
+    sending = Sending(tmp_path / "state", drain_jitter_s=30.0)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.lost()
+    sending.fill(50)
+    sending.world.clock.now_s += LONG_AWAY_S - 1
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.turn()
+    assert len(sending.wire.sent) == IN_FLIGHT
+    sending.world.file.close()
+
+
+def test_what_the_broker_refuses_is_kept_and_not_sent_in_a_loop(sending: Sending) -> None:
+    sending.fill(3, Priority.STATUS)
+    sending.sender.connected(sending.wire, GRANTS)
+    for _ in range(10):
+        sending.sender.turn()
+        for number in list(sending.sender._in_flight):
+            sending.sender.acknowledged(number, REFUSED)
+    assert len(sending.wire.sent) == 3
+    assert sending.sender.refused == 3
+    assert sending.world.outbox.waiting().statuses == 3
+    sending.sender.lost()
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.turn()
+    assert len(sending.wire.sent) == 6
+
+
+def test_refused_metrics_do_not_hold_up_statuses(sending: Sending) -> None:
+    sending.fill(50)
+    sending.sender.connected(sending.wire, GRANTS)
+    for _ in range(10):
+        sending.sender.turn()
+        for number in list(sending.sender._in_flight):
+            sending.sender.acknowledged(number, REFUSED)
+    assert len(sending.wire.sent) <= 2 * IN_FLIGHT
+    sending.fill(1, Priority.STATUS)
+    sending.sender.turn()
+    assert sending.wire.sent[-1][0] == TOPICS.job("r1")
+
+
+def test_a_connection_that_ended_while_sending_loses_nothing(sending: Sending) -> None:
+    sending.fill(10)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.wire.is_open = False
+    sending.sender.turn()
+    sending.sender.lost()
+    sending.wire.is_open = True
+    sending.sender.connected(sending.wire, GRANTS)
+    while sending.world.outbox.waiting().metrics:
+        sending.sender.turn()
+        sending.acknowledge_all()
+    assert len({payload for _, payload in sending.wire.sent}) == 10
+
+
+def test_a_broker_that_takes_and_says_nothing_is_noticed(sending: Sending) -> None:
+    sending.fill(1)
+    sending.sender.connected(sending.wire, GRANTS)
+    wait_s = sending.sender.turn()
+    assert not sending.sender.is_stuck()
+    assert wait_s is not None
+    assert wait_s > ACKNOWLEDGED_S
+    sending.world.clock.now_s += wait_s
+    assert sending.sender.is_stuck()
+
+
+def test_acknowledgements_of_what_was_never_sent_change_nothing(sending: Sending) -> None:
+    sending.fill(1)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.acknowledged(99, 0)
+    assert sending.world.outbox.waiting().metrics == 1
+
+
+def test_what_is_sent_again_is_the_same_to_the_byte_but_for_being_old(sending: Sending) -> None:
+    sending.fill(1, Priority.STATUS)
+    for _ in range(3):
+        sending.sender.connected(sending.wire, GRANTS)
+        sending.sender.turn()
+        sending.sender.lost()
+    topic = parse(TOPICS.job("r1"))
+    assert topic is not None
+    told = [unwrap(topic, data, {KEY.key_id: KEY.public_key}) for _, data in sending.wire.sent]
+    assert len({(envelope.boot_id, envelope.seq, payload) for envelope, payload in told}) == 1
