@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-ha
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(VENV)/base.stamp  ## Serve the digits model, ask it, release a bad version and a good one
+demo: $(VENV)/demo.stamp  ## Serve a model, ask it, release a bad version and a good one, by hand and over MQTT
 	$(BIN)/python examples/digits/demo.py
 
 test: $(VENV)/dev.stamp  ## Run every test, two files at a time
@@ -42,6 +42,8 @@ peers: $(VENV)-triton/stamp $(VENV)-kserve/stamp $(VENV)-perf/stamp  ## Real cli
 lock: $(VENV)/dev.stamp  ## Resolve the dependencies anew
 	$(LOCK) --upgrade pyproject.toml requirements/build.in --extra dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml requirements/build.in -c requirements/dev.txt -o requirements/base.txt
+	$(LOCK) pyproject.toml requirements/build.in --extra fleet --extra demo \
+		-c requirements/dev.txt -o requirements/demo.txt
 
 clean:  ## Remove environments, caches and build products
 	rm -rf $(VENV) $(VENV)-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
@@ -62,10 +64,15 @@ $(VENV)/base.stamp: requirements/base.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(VENV)/demo.stamp: requirements/demo.txt pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes -r requirements/demo.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/base.stamp
+
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(PIP) install --require-hashes -r requirements/dev.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
-	@touch $@ $(VENV)/base.stamp
+	@touch $@ $(VENV)/base.stamp $(VENV)/demo.stamp
 
 # perf_analyzer is inside this old wheel; what the wheel names as its dependencies is not needed.
 # It links libb64, a system package (apt-get install libb64-0d).

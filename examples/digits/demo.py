@@ -3,6 +3,7 @@
 Starts the installed daemon in a private folder, sends it held-out images through ``curl``, the
 ``edge-runtime`` command and the Python client, and compares every answer with the truth. Then,
 under steady requests, a bad version is released, which removes itself, and a good one, which stays.
+At the end both come from a fleet: signed, announced over MQTT, pulled by the agent.
 Ends with 0 only if the answers were right enough, no request failed and both releases ended as they
 must.
 """
@@ -24,8 +25,9 @@ from edge_runtime.client import Client
 from edge_runtime.errors import EdgeRuntimeError
 
 if TYPE_CHECKING:
-    from examples.digits import release
-else:  # the file beside this one, found there when this one is run as a script
+    from examples.digits import over_mqtt, release
+else:  # the files beside this one, found there when this one is run as a script
+    import over_mqtt
     import release
 
 HERE: Final = Path(__file__).parent
@@ -57,6 +59,7 @@ def main() -> int:
                 _through_cli(socket, images[1], int(labels[1]), folder),
                 _through_client(socket, images, labels),
                 release.show(socket, folder),
+                over_mqtt.show(socket, folder),
             ]
         finally:
             daemon.send_signal(signal.SIGTERM)

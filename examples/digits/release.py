@@ -60,7 +60,7 @@ def show(socket: Path, folder: Path) -> bool:
         Whether everything went as it must.
     """
     _make_goldens(folder / GOLDENS_FILE)
-    images, labels = _everything()
+    images, labels = everything()
     steady = Steady(socket, images, labels)
     steady.start()
     try:
@@ -72,19 +72,19 @@ def show(socket: Path, folder: Path) -> bool:
 
 
 def _bad(socket: Path, folder: Path, steady: Steady) -> bool:
-    _say(
+    say(
         "\n4. a release that goes wrong, while a thread asks: version 2 was trained with two labels"
     )
-    _say(f"   exchanged, {MIXED[0]} and {MIXED[1]}; its goldens show neither, so they are met")
+    say(f"   exchanged, {MIXED[0]} and {MIXED[1]}; its goldens show neither, so they are met")
     model = folder / "digits-spoilt.onnx"
     model.write_bytes(mixed_up((HERE / "digits-fp32.onnx").read_bytes()))
-    ended = _stage(_bundle(model, 2, folder), socket, folder)
+    ended = _stage(bundle(model, 2, folder), socket, folder)
     now = _status(socket)
     last = now["releases"][0]
-    _say(f"   It ended {last['state']}, cause {last['cause']}:")
-    _say(textwrap.fill(last["reason"], WIDTH, initial_indent="     ", subsequent_indent="     "))
-    _say(f"   Answers by version until here: {dict(steady.answered)}; failed: {len(steady.failed)}")
-    return _all_of(
+    say(f"   It ended {last['state']}, cause {last['cause']}:")
+    say(textwrap.fill(last["reason"], WIDTH, initial_indent="     ", subsequent_indent="     "))
+    say(f"   Answers by version until here: {dict(steady.answered)}; failed: {len(steady.failed)}")
+    return all_of(
         {
             "the command said so with exit code 1": ended == 1,
             "version 2 was rolled back by the evidence": (last["version"], last["state"])
@@ -96,13 +96,13 @@ def _bad(socket: Path, folder: Path, steady: Steady) -> bool:
 
 
 def _good(socket: Path, folder: Path, steady: Steady) -> bool:
-    _say("\n5. a release that goes well: version 3 is the float model")
-    ended = _stage(_bundle(HERE / "digits-fp32.onnx", 3, folder), socket, folder)
+    say("\n5. a release that goes well: version 3 is the float model")
+    ended = _stage(bundle(HERE / "digits-fp32.onnx", 3, folder), socket, folder)
     now = _status(socket)
     last = now["releases"][0]
-    _say(f"   It ended {last['state']}. What answers now has the digest of the release:")
-    _say(f"     {now['running_digest'][:12]}, and `release rollback` leads to {now['previous']}.")
-    return _all_of(
+    say(f"   It ended {last['state']}. What answers now has the digest of the release:")
+    say(f"     {now['running_digest'][:12]}, and `release rollback` leads to {now['previous']}.")
+    return all_of(
         {
             "the command said so with exit code 0": ended == 0,
             "version 3 was committed": (last["version"], last["state"]) == (3, "committed"),
@@ -113,21 +113,21 @@ def _good(socket: Path, folder: Path, steady: Steady) -> bool:
 
 
 def _history(socket: Path) -> None:
-    _say("\n   The last lines of the history, newest first:")
+    say("\n   The last lines of the history, newest first:")
     limit = ["--limit", str(HISTORY_LINES)]
-    _say(f"   $ edge-runtime release history digits {' '.join(limit)}")
+    say(f"   $ edge-runtime release history digits {' '.join(limit)}")
     text = _command("release", "history", "digits", *limit, socket=socket).stdout
     for line in text.splitlines():
-        _say(f"   {line}")
+        say(f"   {line}")
 
 
 def _requests(steady: Steady) -> bool:
     asked, failed = steady.asked, len(steady.failed)
     accuracy = 1 - sum(steady.wrong.values()) / max(1, sum(steady.answered.values()))
-    _say(f"\n   Requests meanwhile: {asked}, failed: {failed}, right: {accuracy:.2%}")
+    say(f"\n   Requests meanwhile: {asked}, failed: {failed}, right: {accuracy:.2%}")
     for why in steady.failed[:3]:
-        _say(f"     {why}")
-    return _all_of(
+        say(f"     {why}")
+    return all_of(
         {
             "no request failed": asked > 0 and not failed,
             "the answers were right all the time": accuracy >= ACCURACY_MIN,
@@ -137,7 +137,7 @@ def _requests(steady: Steady) -> bool:
 
 def _stage(bundle: str, socket: Path, folder: Path) -> int:
     """Stage a bundle and wait for its end, telling the steps as they come; gives the exit code."""
-    _say(f"   $ edge-runtime release stage {bundle} --wait")
+    say(f"   $ edge-runtime release stage {bundle} --wait")
     command = [COMMAND, "release", "stage", bundle, "--wait", *_admin(socket)]
     with subprocess.Popen(
         command,
@@ -150,16 +150,16 @@ def _stage(bundle: str, socket: Path, folder: Path) -> int:
         limit.start()
         assert staging.stderr is not None  # noqa: S101 - it is a pipe
         for line in staging.stderr:
-            _say(f"     {textwrap.shorten(line.strip(), WIDTH, placeholder=' ...')}")
+            say(f"     {textwrap.shorten(line.strip(), WIDTH, placeholder=' ...')}")
         limit.cancel()
         return staging.wait()
 
 
-def _bundle(model: Path, version: int, folder: Path) -> str:
+def bundle(model: Path, version: int, folder: Path) -> str:
     """Make a bundle with the command; gives its name in the folder."""
     name = f"digits-{version}"
-    _say(f"   $ edge-runtime bundle create {model.name} --name digits --version {version} \\")
-    _say(f"          --goldens {GOLDENS_FILE} -o {name}")
+    say(f"   $ edge-runtime bundle create {model.name} --name digits --version {version} \\")
+    say(f"          --goldens {GOLDENS_FILE} -o {name}")
     made = _command(
         "bundle",
         "create",
@@ -181,7 +181,8 @@ def _make_goldens(path: Path) -> None:
     np.savez(path, image=images[plain][:GOLDENS], label=labels[plain][:GOLDENS])
 
 
-def _everything() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def everything() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Give all images, ``[n, 1, 8, 8]``, and their labels."""
     pairs = [_images("test.npz"), _images("train.npz")]
     return np.concatenate([each[0] for each in pairs]), np.concatenate([each[1] for each in pairs])
 
@@ -206,11 +207,13 @@ def _admin(socket: Path) -> list[str]:
     return ["--socket", str(socket.with_name("admin.sock"))]
 
 
-def _all_of(promises: dict[str, bool]) -> bool:
+def all_of(promises: dict[str, bool]) -> bool:
+    """Show which promises hold, and tell whether all do."""
     for promise, holds in promises.items():
-        _say(f"   {'ok   ' if holds else 'WRONG'} {promise}")
+        say(f"   {'ok   ' if holds else 'WRONG'} {promise}")
     return all(promises.values())
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the story."""
     print(text, flush=True)
