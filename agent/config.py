@@ -4,9 +4,10 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from agent.errors import ConfigError
 from agent.settings.device import (
@@ -26,8 +27,13 @@ ENVIRONMENT_PREFIX: Final = "EDGE_AGENT__"
 class Config(Settings, frozen=True):
     """Everything that can be set."""
 
-    state_dir: str = ""
-    """Empty: systemd's ``$STATE_DIRECTORY``, else ``edge-agent`` in the XDG state home."""
+    state_dir: Annotated[
+        str,
+        Meta(
+            description="State directory. Empty: `$STATE_DIRECTORY`, else "
+            "`$XDG_STATE_HOME/edge-agent`, else `~/.local/state/edge-agent`."
+        ),
+    ] = ""
     device: Device = Device()
     runtime: Runtime = Runtime()
     repository: Repository = Repository()

@@ -20,6 +20,7 @@ from edge_runtime.errors import ConfigError, SocketError
 
 RUNTIME: Final = "runtime"
 ADMIN: Final = "admin"
+HANDOVER: Final = "handover"
 HTTP: Final = "http"
 """Names of the doors; in a systemd socket unit, ``FileDescriptorName=`` says which one it is."""
 
@@ -37,7 +38,10 @@ _GROUP: Final = struct.Struct("I")
 _GROUPS_BYTES_MAX: Final = 1024  # 256 groups: Python reads no longer option
 _UNIX: Final = frozenset({socket.AF_UNIX})
 _INTERNET: Final = frozenset({socket.AF_INET, socket.AF_INET6})
-_FAMILIES: Final = {RUNTIME: _UNIX, ADMIN: _UNIX, HTTP: _INTERNET}
+_FAMILIES: Final = {RUNTIME: _UNIX, ADMIN: _UNIX, HANDOVER: _UNIX, HTTP: _INTERNET}
+_STREAM: Final = (socket.SOCK_STREAM, "ListenStream=")
+_PACKETS: Final = (socket.SOCK_SEQPACKET, "ListenSequentialPacket=")
+_KINDS: Final = {RUNTIME: _STREAM, ADMIN: _STREAM, HANDOVER: _PACKETS, HTTP: _STREAM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,12 @@ def passed_address(sock: socket.socket, name: str) -> Address:
     if sock.family not in _FAMILIES.get(name, _UNIX | _INTERNET):
         raise SocketError(f"{what} is of family {sock.family.name}; correct its ListenStream=")
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise SocketError(f"{what} does not listen; use ListenStream= and Accept=no")
+        raise SocketError(
+            f"{what} does not listen; use {_KINDS.get(name, _STREAM)[1]} and Accept=no"
+        )
+    kind, directive = _KINDS.get(name, (sock.type, ""))
+    if sock.type != kind:
+        raise SocketError(f"{what} is of another kind than that door's; use {directive}")
     if sock.family != socket.AF_UNIX:
         host, port = sock.getsockname()[:2]
         return TcpAddress.on_loopback(host, port, name=name)

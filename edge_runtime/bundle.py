@@ -6,10 +6,13 @@ manifest. Everything here reads the disk: the daemon calls it off the event loop
 
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Final
+
+import msgspec
 
 from edge_runtime.digest import file_sha256
 from edge_runtime.errors import DigestMismatchError, ManifestError, ModelLoadError
@@ -34,7 +37,8 @@ class Bundle:
     """One version of a model on disk.
 
     Attributes:
-        manifest: What it is; synthetic (no digests, no tensors) for a plain model file.
+        manifest: What it is; synthetic (no digests, no tensors) for a plain model file; without
+            the variants that were left out of the folder on purpose.
         directory: Folder that the manifest's paths are relative to.
         manifest_sha256: Of the exact bytes that the manifest was read from; empty: synthetic.
     """
@@ -76,12 +80,15 @@ def bundle_from_model_file(path: Path, name: str, version: int = 1, shown: str =
     return Bundle(Manifest(name=name, version=version, variants=(variant,)), path.parent)
 
 
-def bundle_from_directory(path: Path, shown: str = "") -> Bundle:
+def bundle_from_directory(
+    path: Path, shown: str = "", variants: Collection[str] | None = None
+) -> Bundle:
     """Read a bundle directory; its files must be there with the right sizes.
 
     Args:
         path: Folder that holds ``manifest.json``.
         shown: How messages call the folder; empty: the path.
+        variants: Names of the variants that are there; ``None``: all of them.
 
     Raises:
         ManifestError: The manifest cannot be read, states too little, or names a file that leads
@@ -99,9 +106,29 @@ def bundle_from_directory(path: Path, shown: str = "") -> Bundle:
         raise ManifestError(unreadable(origin, error)) from error
     manifest = read(data, origin)
     check_complete(manifest, origin)
+    manifest = with_variants(manifest, variants, origin)
     for entry in manifest.files():
         _check_size(path, entry, shown)
     return Bundle(manifest, path, sha256(data).hexdigest())
+
+
+def with_variants(manifest: Manifest, names: Collection[str] | None, origin: str) -> Manifest:
+    """Leave some variants in a manifest, in its order.
+
+    Args:
+        manifest: Of a version.
+        names: Of those that stay; ``None``: all.
+        origin: Where the manifest comes from, for messages.
+
+    Raises:
+        ManifestError: It has none of them.
+    """
+    if names is None:
+        return manifest
+    kept = tuple(variant for variant in manifest.variants if variant.name in names)
+    if not kept:
+        raise ManifestError(f"{origin}: none of its variants is there; install it again")
+    return msgspec.structs.replace(manifest, variants=kept)
 
 
 def verify(bundle: Bundle, variant: Variant | None = None) -> tuple[tuple[str, int, str], ...]:

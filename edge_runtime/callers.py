@@ -87,3 +87,12 @@ def admins(release: Release) -> Callers | None:
         ConfigError: A rule is wrong.
     """
     return Callers.parse(release.admins, "release.admins") if release.admins else None
+
+
+def fleet(release: Release) -> Callers | None:
+    """Make the list of those who always count as the fleet; ``None``: nobody does.
+
+    Raises:
+        ConfigError: A rule is wrong.
+    """
+    return Callers.parse(release.fleet, "release.fleet") if release.fleet else None

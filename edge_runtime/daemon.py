@@ -12,39 +12,35 @@ from collections.abc import Callable, Coroutine
 from time import time
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import uvloop
 
-from edge_runtime import access, logs
-from edge_runtime.api.door import Door
+from edge_runtime import logs
 from edge_runtime.api.handlers import Handlers
-from edge_runtime.api.http import Budget
 from edge_runtime.api.metric_sources import Sources
 from edge_runtime.api.request_log import RequestLog
-from edge_runtime.api.routes import Router
-from edge_runtime.api.tables import admin_routes, data_routes
-from edge_runtime.api.timeouts import Timeouts
-from edge_runtime.api.turns import Turns
 from edge_runtime.binding import bind
 from edge_runtime.cache.predictions import PredictionCache
-from edge_runtime.callers import admins, by_model
+from edge_runtime.callers import admins, by_model, fleet
 from edge_runtime.desired import Desired
+from edge_runtime.doors import Doors
 from edge_runtime.errors import ConfigError, StorageError
 from edge_runtime.hardware import cpu_facts, usable_cpus
 from edge_runtime.heap import share_heap
 from edge_runtime.inference import Inference
-from edge_runtime.listeners import BoundSocket, Listeners
-from edge_runtime.locations import has_releases, state_directory
+from edge_runtime.listeners import BoundSocket
+from edge_runtime.locations import PREDICTIONS_NAME, has_releases, state_directory
 from edge_runtime.metrics import ServerStatistics
+from edge_runtime.observers import Observers
 from edge_runtime.priority import take_short_turns
 from edge_runtime.scheduling import Scheduler
 from edge_runtime.session import RUNTIME_VERSION
-from edge_runtime.settings import Config, Log
-from edge_runtime.systemd import Notifier, watchdog_interval_s
+from edge_runtime.settings import Config, Log, needs_restart
+from edge_runtime.systemd import Notifier
 
 if TYPE_CHECKING:
     from edge_runtime.release.composition import Composition
     from edge_runtime.release.releases import Releases
+    from edge_runtime.release_orders import Answers
 
 _log = logging.getLogger(__name__)
 
@@ -130,14 +126,15 @@ class Daemon:
         loop = asyncio.get_running_loop()
         self._request_log = RequestLog(loop, self._statistics, records.put)
         records.lost = self._request_log.lost
-        self._listeners = Listeners()
-        self._doors: list[Door] = []
+        self._doors: Doors | None = None
         self._handlers: Handlers | None = None
         self._callers = by_model(settings.models)
-        self._admins = admins(settings.release)
+        self._admins, self._fleet = admins(settings.release), fleet(settings.release)
         self._inference: Inference | None = None
         cpu = cpu_facts()
         self._state = state_directory(settings.state_dir, os.environ)
+        self._observers = Observers(self._state)
+        self._redact = self._observers.check(settings)
         self._cache = PredictionCache(
             asyncio.get_running_loop(),
             settings.cache,
@@ -171,6 +168,7 @@ class Daemon:
             self._catalog, scheduler.submit, cache=self._cache, backlog=scheduler
         )
         self._inference.take_cache_settings(self._settings.models)
+        self._observers.take(self._settings, self._inference, self._redact)
         self._inference.callers = self._callers
         self._inference.requests_per_user = self._settings.limits.requests_per_user
         handlers = Handlers(
@@ -180,26 +178,28 @@ class Daemon:
             self._desired.reload,
             self._settings.limits,
         )
-        handlers.open_orders = self._orders
-        handlers.admins = self._admins
+        handlers.open_orders, handlers.open_answers = self._orders, self._answers
+        handlers.admins, handlers.fleet = self._admins, self._fleet
         handlers.default_model = self._settings.default_model
         handlers.cache = self._cache
+        handlers.journal = self._state / PREDICTIONS_NAME
         handlers.sources = Sources(self._catalog, self._statistics, scheduler, self._cache)
         self._configure_log(self._settings.log)
         self._handlers = handlers
-        self._open_doors(loop, handlers)
+        self._doors = doors = Doors(handlers, self._statistics, self._request_log)
+        doors.add(self._sockets, self._settings.limits)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
-            await self._listeners.start()
+            await doors.listeners.start()
             if await self._unless_stopped(self._begin()):
                 gc.freeze()  # what is alive now lives for long: collections need not look at it
                 handlers.is_ready = True
                 self._notifier.ready()
-                for name, address in self._listeners.addresses:
+                for name, address in doors.listeners.addresses:
                     _log.info("listening on %s (%s)", address, name)
-                self._watch(loop)
+                self._notifier.keep_alive(loop, lambda: doors.listeners.are_open)
                 self._started.set()
                 await self._stop.wait()
         finally:
@@ -207,7 +207,7 @@ class Daemon:
             self._notifier.stopping()
             for task in self._reloads:
                 task.cancel()
-            await self._drain()
+            await doors.drain(self._settings.limits.drain_timeout_s)
             # Nobody waits for an answer any more; a load or a run that goes on gets a moment.
             self._catalog.terminate()
             runs_ended = await scheduler.close(TERMINATE_S)
@@ -216,7 +216,8 @@ class Daemon:
                 await self._releases.end()
             models_ended = await self._catalog.close(TERMINATE_S)
             cache_ended = await self._cache.close(TERMINATE_S)
-            self.is_clean = runs_ended and models_ended and cache_ended
+            kept = await asyncio.to_thread(self._observers.close, TERMINATE_S)
+            self.is_clean = runs_ended and models_ended and cache_ended and kept
             if self.is_clean:
                 _log.info("stopped")
             else:
@@ -242,6 +243,16 @@ class Daemon:
                 releases = await self._late_releases()
         return releases.orders
 
+    async def _answers(self) -> "Answers":
+        """Give what answers questions about releases, which make nothing where there is nothing."""
+        await self._started.wait()
+        is_used = self._settings.release.managed or has_releases(self._state)
+        if self._releases is None and not is_used:
+            from edge_runtime.release.unused import Unused  # noqa: PLC0415 - rarely needed
+
+            return Unused(self._state, lambda: self._settings)
+        return await self._orders()
+
     async def _late_releases(self) -> "Composition":
         """Open releases in a daemon that serves already."""
         were_there = has_releases(self._state)  # and could not be read when the daemon started
@@ -262,8 +273,9 @@ class Daemon:
             self._inference,
             self._desired.reload,
             self._desired.make_trial,
+            self._desired.digests,
         )
-        self._desired.admit = releases.admission.admit
+        self._desired.admit = releases.admit
         await releases.open()
         self._desired.holdings = releases.serving
         self._releases = releases
@@ -285,19 +297,6 @@ class Daemon:
         task = asyncio.get_running_loop().create_task(self._reload_all(), name="reload")
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
-
-    def _open_doors(self, loop: asyncio.AbstractEventLoop, handlers: Handlers) -> None:
-        timeouts = Timeouts(loop)
-        budget = Budget()
-        data = Router(data_routes(handlers))
-        admin = Router(admin_routes(handlers))
-        turns = Turns(loop, data.dispatch)
-        for bound in self._sockets:
-            dispatch = admin.dispatch if bound.address.name == access.ADMIN else turns.take
-            door = Door(dispatch, self._settings.limits, self._statistics, timeouts, budget)
-            door.log = self._request_log
-            self._doors.append(door)
-            self._listeners.add(bound, door.connection)
 
     async def _reload_all(self) -> None:
         """Read the configuration and every model folder again (SIGHUP)."""
@@ -327,22 +326,25 @@ class Daemon:
     def _take(self, settings: Config) -> None:
         # First: what these refuse changes nothing.
         callers, allowed = by_model(settings.models), admins(settings.release)
+        of_fleet, redact = fleet(settings.release), self._observers.check(settings)
         self._desired.take(settings)
         before, self._settings = self._settings, settings
         self._configure_log(settings.log)
-        for door in self._doors:
-            door.limits = settings.limits
+        if self._doors is not None:
+            self._doors.take(settings.limits)
         if self._handlers is not None:
             self._handlers.limits = settings.limits
-            self._handlers.admins = allowed
+            self._handlers.admins, self._handlers.fleet = allowed, of_fleet
             self._handlers.default_model = settings.default_model
         if self._inference is not None:
             self._inference.callers = callers
             self._inference.take_cache_settings(settings.models)
+            self._observers.take(settings, self._inference, redact)
             self._inference.requests_per_user = settings.limits.requests_per_user
-        if _needs_restart(before) != _needs_restart(settings):
+        if needs_restart(before, settings):
             _log.warning(
-                "changes of sockets, http, engine, batching, cache and state_dir need a restart"
+                "changes of sockets, http, engine, batching, cache, journal and state_dir need a "
+                "restart"
             )
         _log.info("configuration read again")
 
@@ -351,46 +353,3 @@ class Daemon:
         self._request_log.configure(settings)
         if self._inference is not None:
             self._inference.tells_spent = self._request_log.wants_all
-
-    # -- the end -------------------------------------------------------------------------------
-
-    async def _drain(self) -> None:
-        await self._listeners.stop_accepting()
-        for door in self._doors:
-            door.drain()
-        limit_s = self._settings.limits.drain_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                for door in self._doors:
-                    await door.empty.wait()
-        except TimeoutError:
-            _log.warning(
-                "%d connections are cut after %g s", self._statistics.connections_open, limit_s
-            )
-            for door in self._doors:
-                door.abort()
-        self._listeners.close()
-
-    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Answer systemd's watchdog, if it asks, for as long as every door is open."""
-        interval_s = watchdog_interval_s()
-        if interval_s is None:
-            return
-
-        def beat() -> None:
-            if self._listeners.are_open:
-                self._notifier.watchdog()
-            loop.call_later(interval_s, beat)
-
-        beat()
-
-
-def _needs_restart(settings: Config) -> tuple[object, ...]:
-    return (
-        settings.sockets,
-        settings.http,
-        msgspec.structs.replace(settings.engine, memory_budget_bytes=0),  # taken at once
-        settings.batching,
-        settings.cache,
-        settings.state_dir,
-    )

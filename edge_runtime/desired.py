@@ -10,10 +10,17 @@ import msgspec
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, ModelLoadError, ModelNotFoundError
+from edge_runtime.errors import (
+    ConfigError,
+    EdgeRuntimeError,
+    ManifestError,
+    ModelLoadError,
+    ModelNotFoundError,
+)
 from edge_runtime.hardware import CpuFacts
-from edge_runtime.loading import expected_bytes, load_bundle
+from edge_runtime.loading import expected_bytes, load_bundle, stated_digest
 from edge_runtime.locations import state_directory
+from edge_runtime.manifest import Manifest
 from edge_runtime.optimized_graphs import FOLDER, OptimizedGraphs
 from edge_runtime.process_memory import resident_bytes
 from edge_runtime.repository import Discovery, discover
@@ -137,6 +144,24 @@ class Desired:
             ),
             limits=limits(self.settings.release),
         )
+
+    def digests(self, manifest: Manifest) -> dict[str, str]:
+        """Name what each variant that this CPU can run would compute with, by variant.
+
+        Args:
+            manifest: Of a bundle with digests.
+        """
+        from edge_runtime.release.variants import eligible  # noqa: PLC0415 - rarely needed
+
+        try:
+            names = eligible(manifest, self._cpu)
+        except ManifestError:  # the self-test says so
+            return {}
+        return {
+            variant.name: stated_digest(variant, self._cpu)
+            for variant in manifest.variants
+            if variant.name in names
+        }
 
     def _load(self, bundle: Bundle, serving: LoadedVersion | None) -> LoadedVersion:
         """Load a bundle; called on the catalog's loader thread."""

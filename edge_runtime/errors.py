@@ -9,6 +9,7 @@
     │   ├── ModelNotFoundError       no model or version of that name
     │   ├── RequestTooLargeError     over a stated limit
     │   ├── ForbiddenError           this door or this caller may not do that
+    │   ├── ConflictError            it does not fit what is so now: look, and decide again
     │   └── UnsupportedError         a part of the protocol that is not here
     ├── UnavailableError           nobody, or the caller later: try again
     │   ├── ModelNotReadyError       known, but not loaded (or loading, or unloading)
@@ -78,6 +79,10 @@ class RequestTooLargeError(RequestError):
 
 class ForbiddenError(RequestError):
     """This door, or this caller, may not do that."""
+
+
+class ConflictError(RequestError):
+    """It does not fit what is so now: the caller must look, and decide again."""
 
 
 class UnsupportedError(RequestError):

@@ -13,7 +13,6 @@ Several are separated by commas. ``kill``, ``error``, ``full`` and ``hang`` act 
 number says which time. ``NAMES`` lists every failpoint there is.
 """
 
-import asyncio
 import contextlib
 import errno
 import logging
@@ -40,6 +39,7 @@ NAMES: Final[dict[str, str]] = {
     "store.synced": "the names in the incoming folder are durable",
     "store.renamed": "the version is at its place, which is not durable yet",
     "store.installed": "the version is at its place for good",
+    "store.filled": "variants left out before are at their place; their record does not say so yet",
     "store.collect": "a version is out of sight for good; its files are still to be removed",
     "release.staged": "a release is in the journal as staged",
     "release.self_test.begun": "the journal says that the self-test runs; it does not yet",
@@ -58,6 +58,28 @@ NAMES: Final[dict[str, str]] = {
     "trial.answered": "that process has answered; its answer is not used yet",
     "swap.before": "the routing table is about to be replaced",
     "swap.after": "the routing table has been replaced",
+    "agent.trust.verified": "metadata is verified in its work folder; it is not durable yet",
+    "agent.trust.synced": "it is durable there; what was believed is still in its place",
+    "agent.trust.moved": "what was believed is moved aside; nothing is in its place",
+    "agent.trust.renamed": "the new metadata is in its place, which is not durable yet",
+    "agent.trust.adopted": "it is believed; its versions are not kept as floors yet",
+    "agent.trust.root": "a new root is kept after a failure; no link leads to it yet",
+    "agent.budget.reserved": "bytes that may now be received are counted as spent for good",
+    "agent.download.received": "bytes of an artifact have arrived; they are not written yet",
+    "agent.download.written": "bytes of an artifact are in its .part file",
+    "agent.download.copied": "a chunk of an older file is in the .part file",
+    "agent.download.verified": "a .part file is whole and verified; it is not durable yet",
+    "agent.download.synced": "a .part file is durable; it does not have its final name yet",
+    "agent.download.renamed": "an artifact has its final name, which is not durable yet",
+    "agent.update.store": "what became of an update is about to be stored",
+    "agent.update.stored": "it is stored; nothing has been done or said about it yet",
+    "agent.update.fetched": "everything of an update is downloaded; that is not stored yet",
+    "agent.update.hand_over": "the runtime is about to be given a release, or told to go back",
+    "agent.update.handed_over": "the runtime has taken it; that is not stored yet",
+    "agent.update.abort": "the runtime is about to be told to let go of a release",
+    "agent.update.aborted": "it has been told; that is not stored yet",
+    "agent.update.report": "the fleet is about to be told of a state",
+    "agent.update.reported": "the outbox has it; that is not stored yet",
 }
 """Every failpoint and the moment it stands for."""
 
@@ -200,6 +222,8 @@ async def reached(name: str) -> None:
     """
     if name not in _set.traps:
         return
+    import asyncio  # noqa: PLC0415 - programs without a loop have failpoints too
+
     loop = asyncio.get_running_loop()
     passed: asyncio.Future[OSError | None] = loop.create_future()
 

@@ -176,12 +176,26 @@ def expected_bytes(
     chosen = _session_settings(variant, bundle.manifest, engine, settings, (providers, cpu, cpus))
     files = variant.reads()
     if all(file.sha256 for file in files):
-        stated = [(file.path, file.size_bytes, file.sha256) for file in files]
-        digest = variant_digest(stated, chosen.result_options)
+        digest = stated_digest(variant, cpu)
     else:
         digest = graphs.facts.digest(_paths(bundle, variant))
     facts = graphs.facts.of(graph_key(digest, RUNTIME_VERSION, cpu), run_name(chosen))
     return known(facts, _SIZE) or max(1, sum(file.size_bytes for file in files))
+
+
+def stated_digest(variant: Variant, cpu: CpuFacts) -> str:
+    """Name what a variant computes with by what its manifest states, without reading a file.
+
+    Args:
+        variant: Of a manifest with digests.
+        cpu: The device's; some result options depend on it.
+
+    Returns:
+        What ``load_bundle`` gives the version, if the files are those that the manifest names.
+    """
+    stated = [(file.path, file.size_bytes, file.sha256) for file in variant.reads()]
+    settings = SessionSettings(precise_int8=_precise_int8(cpu), options=variant.session_options)
+    return variant_digest(stated, settings.result_options)
 
 
 def run_name(settings: SessionSettings) -> str:
@@ -217,9 +231,13 @@ def _session_settings(
             or cpus
         ),
         memory_arena=engine.memory_arena,
-        precise_int8=cpu.arch == "x86_64" and not cpu.vnni,
+        precise_int8=_precise_int8(cpu),
         options=variant.session_options,
     )
+
+
+def _precise_int8(cpu: CpuFacts) -> bool:
+    return cpu.arch == "x86_64" and not cpu.vnni
 
 
 def _session(wanted: _Wanted, graphs: OptimizedGraphs) -> Session:

@@ -14,10 +14,13 @@ from edge_runtime.errors import SocketError
 
 RUNTIME_SOCKET_NAME: Final = "runtime.sock"
 ADMIN_SOCKET_NAME: Final = "admin.sock"
+HANDOVER_SOCKET_NAME: Final = "handover.sock"
 SYSTEM_SOCKET_DIRECTORY: Final = Path("/run/edge-runtime")  # of packaging/systemd
 PRIVATE_MODE: Final = 0o700
 JOURNAL_NAME: Final = "runtime.db"
 """The journal of releases, in the state directory."""
+PREDICTIONS_NAME: Final = "journal.db"
+"""The journal of predictions, in the state directory."""
 
 
 def default_socket_directory(

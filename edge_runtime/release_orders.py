@@ -6,8 +6,9 @@ structs of ``protocol.release_schemas``.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.protocol.release_schemas import (
     Mode,
     ModelReleases,
@@ -17,14 +18,128 @@ from edge_runtime.protocol.release_schemas import (
     Trust,
 )
 
+FLEET: Final = "fleet"
+"""Stands for the rollout where the fleet orders something and names none."""
 
-class Orders(Protocol):
+_PERSON: Final = "operator"
+
+
+def asked_by(uid: int | None, rollout: str = "") -> str:
+    """Name who orders, for the history: a process's number would mean nothing there.
+
+    Args:
+        uid: The caller's user; ``None``: the kernel does not say.
+        rollout: The fleet's rollout that orders it; ``FLEET``: the fleet names none; empty: a
+            person orders it.
+    """
+    user = "" if uid is None else f" uid={uid}"
+    if not rollout:
+        return f"{_PERSON}{user}"
+    return f"{FLEET}{user}" if rollout == FLEET else f"{FLEET} {rollout}{user}"
+
+
+def rollout_of(source: str) -> str:
+    """Read which rollout ordered something.
+
+    Args:
+        source: As ``asked_by`` gave it.
+
+    Returns:
+        Its name; ``FLEET``: the fleet named none; empty: a person ordered it.
+    """
+    who, _, user = source.rpartition(" uid=")
+    if not user.isdecimal():
+        who = source
+    if who == FLEET:
+        return FLEET
+    return who.removeprefix(f"{FLEET} ") if who.startswith(f"{FLEET} ") else ""
+
+
+class Answers(Protocol):
+    """What can be asked about releases; nothing changes by it, and nothing is made."""
+
+    async def status(self) -> Releases:
+        """Say how every model does that releases know.
+
+        Raises:
+            StorageError: What is stored cannot be read.
+        """
+        ...
+
+    async def status_of(self, model: str) -> ModelReleases:
+        """Say how one model does.
+
+        Args:
+            model: One that was released, or that an order was taken for.
+
+        Raises:
+            ModelNotFoundError: It is none of these.
+            StorageError: What is stored cannot be read.
+        """
+        ...
+
+    async def history(
+        self, model: str = "", *, limit: int, before: int = 0
+    ) -> Sequence[Transition]:
+        """Give what happened, newest first.
+
+        Args:
+            model: Of this model only; empty: of all. An unknown one has no history.
+            limit: At most so many.
+            before: Only rows with a smaller number than this; 0: from the newest on.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
+        ...
+
+    async def explain(self, model: str) -> Sequence[str]:
+        """Say in sentences what answers for a model and why, and what comes next.
+
+        Raises:
+            ModelNotFoundError: Releases know no such model.
+        """
+        ...
+
+    async def needs(self, manifest: bytes, signature: bytes | None) -> Needs:
+        """Say which files of a bundle would have to come, before they do. Changes nothing.
+
+        Args:
+            manifest: The exact bytes of the bundle's manifest.
+            signature: Of its signature; ``None``: it has none.
+
+        Returns:
+            The files of the variants that this CPU can run, and of the goldens.
+
+        Raises:
+            ArtifactError: Such a bundle would not be taken: the manifest is none, not signed
+                (``managed``), too large, or no variant runs on this CPU.
+        """
+        ...
+
+    async def content(self, sha256: str) -> int | None:
+        """Open a content of the store for reading; nobody will ever change it.
+
+        Args:
+            sha256: 64 lower-case hexadecimal digits.
+
+        Returns:
+            Its descriptor, which is the caller's; ``None``: it is not in the store.
+
+        Raises:
+            StorageError: The store cannot be read.
+        """
+        ...
+
+
+class Orders(Answers, Protocol):
     """Releases, as the admin door sees them.
 
     Every change raises ``StorageError`` when the disk takes nothing (and changes nothing then),
     and is written to the history with ``asked_by`` and ``reason`` before it is done. A change
-    returns when it is decided and recorded; what takes longer goes on by itself. ``rollback`` and
-    ``abort`` wait a while for their end: only a release that they give as ``rolled-back`` is.
+    returns when it is decided and recorded; what takes longer goes on by itself. ``rollback``,
+    ``revert`` and ``abort`` wait a while for their end: only a release that they give as
+    ``rolled-back`` is.
     """
 
     async def stage(
@@ -77,12 +192,46 @@ class Orders(Protocol):
         """
         ...
 
-    async def abort(self, model: str, *, reason: str = "", asked_by: str = "") -> Release:
+    async def revert(
+        self, model: str, *, to: int | None = None, reason: str = "", asked_by: str = ""
+    ) -> Release:
+        """Go back from the active version to the previous one, as the fleet does it.
+
+        Unlike ``rollback`` it leaves no override, respects those that stand, and touches no
+        release under way.
+
+        Args:
+            model: The model.
+            to: Version that must be the previous one; ``None``: whichever it is. Without a
+                previous one the model is disabled.
+            reason: Why, for the history.
+            asked_by: Who, for the history.
+
+        Raises:
+            ModelNotFoundError: Releases know no such model.
+            ForbiddenError: A hold or a rollback of this device stands against it.
+            ConflictError: The previous version is another one, a release is under way, or it was
+                reverted before.
+            InvalidRequestError: There is nothing to go back from.
+        """
+        ...
+
+    async def abort(
+        self, model: str, *, rollout: str = "", reason: str = "", asked_by: str = ""
+    ) -> Release:
         """End the release under way; the active version answers. No override is left.
+
+        Args:
+            model: The model.
+            rollout: The fleet's rollout that orders it, ``FLEET`` for the fleet without a name:
+                it ends only what that rollout, or the fleet, ordered. Empty: a person.
+            reason: Why, for the history.
+            asked_by: Who, for the history.
 
         Raises:
             ModelNotFoundError: Releases know no such model.
             InvalidRequestError: No release of it is under way.
+            ConflictError: The one under way was ordered by a person, or by another rollout.
         """
         ...
 
@@ -136,48 +285,5 @@ class Orders(Protocol):
 
         Raises:
             SignatureError: It is older, or too few keys of the present one signed it.
-        """
-        ...
-
-    async def status(self) -> Releases:
-        """Say how every model does that releases know.
-
-        Raises:
-            StorageError: What is stored cannot be read.
-        """
-        ...
-
-    async def status_of(self, model: str) -> ModelReleases:
-        """Say how one model does.
-
-        Args:
-            model: One that was released, or that an order was taken for.
-
-        Raises:
-            ModelNotFoundError: It is none of these.
-            StorageError: What is stored cannot be read.
-        """
-        ...
-
-    async def history(
-        self, model: str = "", *, limit: int, before: int = 0
-    ) -> Sequence[Transition]:
-        """Give what happened, newest first.
-
-        Args:
-            model: Of this model only; empty: of all. An unknown one has no history.
-            limit: At most so many.
-            before: Only rows with a smaller number than this; 0: from the newest on.
-
-        Raises:
-            StorageError: It cannot be read.
-        """
-        ...
-
-    async def explain(self, model: str) -> Sequence[str]:
-        """Say in sentences what answers for a model and why, and what comes next.
-
-        Raises:
-            ModelNotFoundError: Releases know no such model.
         """
         ...

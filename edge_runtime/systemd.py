@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
 from edge_runtime.errors import SocketError
@@ -142,6 +143,24 @@ class Notifier:
     def watchdog(self) -> None:
         """Say that the daemon is alive."""
         self._send("WATCHDOG=1")
+
+    def keep_alive(self, loop: AbstractEventLoop, is_well: Callable[[], bool]) -> None:
+        """Answer the watchdog from now on, if it asks, for as long as the daemon is well.
+
+        Args:
+            loop: Its loop; one that hangs answers nothing.
+            is_well: Whether it is.
+        """
+        interval_s = watchdog_interval_s()
+        if interval_s is None:
+            return
+
+        def beat() -> None:
+            if is_well():
+                self.watchdog()
+            loop.call_later(interval_s, beat)
+
+        beat()
 
     def _send(self, message: str) -> None:
         if self._address is None:

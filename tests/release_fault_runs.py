@@ -2,20 +2,19 @@
 
 import http.client
 import signal
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from edge_runtime.protocol.release_schemas import COMMITTED, ENDINGS, Release, Transition
-from edge_runtime.store.store import Store
+from edge_runtime.protocol.release_schemas import COMMITTED, ENDINGS, Release
 from tests.bad_models import slow
 from tests.daemons import eventually
+from tests.mixed_bundles import brought, mixed
 from tests.models import add_constant
-from tests.release_device import MODEL, STEP_S, Device, Truth, bundle
+from tests.release_device import STEP_S, Device, Truth, bundle
+from tests.release_promises import check_history, check_store
 
 POWER: Final = "boot_id=another"
 """A daemon that starts with this finds that the device was switched off meanwhile."""
@@ -250,41 +249,6 @@ class Run:
         assert is_it == (last.state == COMMITTED), status
 
 
-def check_history(truth: Truth) -> None:
-    """Look whether the history is one story, which ends where the device is."""
-    rows = truth.rows
-    assert [row.id for row in rows] == sorted({row.id for row in rows})
-    by_release: dict[int, list[Transition]] = {}
-    for row in rows:
-        by_release.setdefault(row.release_id, []).append(row)
-    by_release.pop(0, None)
-    states = {each.id: each.state for each in truth.status.releases}
-    for release_id, story in by_release.items():
-        for before, after in pairwise(story):
-            assert after.from_state == before.to_state, (before, after)
-        assert story[0].from_state == "", story[0]
-        assert story[-1].to_state == states[release_id], story[-1]
-        assert sum(row.to_state in ENDINGS for row in story) <= 2, story  # committed, rolled back
-    assert rows[-1].digest == truth.status.running_digest, (rows[-1], truth.status)
-
-
-def check_store(device: Device, truth: Truth | None, restarts: int) -> None:
-    """Look whether the store has whole versions and nothing else."""
-    root = device.daemon.state / "store"
-    store = Store(root, reserve_bytes=0, bundle_bytes=2**30)
-    for name in store.names():
-        for version in store.versions(name):
-            assert store.verify(name, version)
-    if truth is not None:
-        assert store.versions(MODEL) == truth.status.installed
-    if restarts and root.is_dir():
-        left = sorted(str(each) for each in (root / "incoming").glob("*"))
-        assert not left, left
-        for blob in (root / "blobs").glob("*"):
-            assert blob.stat().st_nlink > 1, blob
-            assert stat.S_IMODE(blob.stat().st_mode) == 0o444, blob
-
-
 # -- plans ---------------------------------------------------------------------------------------
 
 
@@ -303,6 +267,11 @@ def _wrong_and_good(folder: Path) -> None:
 
 def _long_tested(folder: Path) -> None:
     bundle(folder / "bundle-2", 2, lambda path: slow(path, 64, 1024))
+
+
+def _with_two_variants(folder: Path) -> None:
+    mixed(folder / "whole")
+    brought(folder / "whole", folder / "bundle-2", "model.onnx", "golden.npz")
 
 
 def _good(run: Run) -> None:
@@ -334,6 +303,27 @@ def _second(run: Run) -> None:
     run.staged(2, mode="manual")
     run.device.reach(2, "staged")
     run.device.order("promote")
+    run.ended(2)
+
+
+def _partly(run: Run) -> None:
+    """Version 2 waits for a person, without the variant that this CPU cannot run."""
+    run.staged(2, mode="manual")
+    run.device.reach(2, "staged")
+
+
+def _filled(run: Run) -> None:
+    """What was left out comes; then a person lets version 2 go on."""
+    if run.device.reach(2, "staged", *_FURTHER).state == "staged":
+        order = {"path": str(run.folder / "whole"), "mode": "manual"}
+        answer = run.device.post("/admin/releases", order)
+        if run.may_be_refused and answer.status != http.client.OK:
+            run.may_be_refused = False
+            answer = run.device.post("/admin/releases", order)
+        assert answer.status == http.client.OK, answer.body
+        files = run.device.daemon.state / "store" / "models" / "m" / "2"
+        assert (files / "other.bin").is_file()
+        run.device.order("promote")
     run.ended(2)
 
 
@@ -380,6 +370,8 @@ PLANS: Final[Mapping[str, Plan]] = {
     "brief": Plan(2, _good, {"self_test_s": 8.0}, _bundle(2)),
     # Blue/green: staged, then promoted by hand.
     "promote": Plan(2, _by_hand, {}, _bundle(2)),
+    # Variants that were left out are brought while it waits.
+    "filled": Plan(2, _filled, {}, _with_two_variants, before=_partly),
     # The first version ever on a device that serves nothing.
     "first": Plan(1, _good, {"probation_s": 1.0}, _bundle(1), is_first=True),
     # A version that fails its self-test leaves the disk; then comes a good one.

@@ -35,8 +35,8 @@ _KILLED: Final = (
     # Steps in which it gets no traffic begin again.
     *(("release.self_test.begun", COMMITTED), ("release.self_test.passed", COMMITTED)),
     *(("release.staged", COMMITTED), ("release.shadow.begun", COMMITTED)),
-    # Whoever dies under its traffic has crashed.
-    *(("release.canary.begun", CRASHED), ("release.canary.step", CRASHED)),
+    # Who was not in memory yet is not to blame; whoever was, has crashed.
+    *(("release.canary.begun", COMMITTED), ("release.canary.step", CRASHED)),
     *(("release.probation.begun", CRASHED), ("release.commit", CRASHED)),
     ("release.committed", COMMITTED),
     *((f"journal.begin@{number}", COMMITTED) for number in (1, 2, 3, 4, 5, 6, 7, 8)),
@@ -95,8 +95,9 @@ _HANG: Final = (
     *(("store.renamed@1", COMMITTED), ("store.installed@1", COMMITTED)),
     *(("release.self_test.begun", COMMITTED), ("release.self_test.passed", COMMITTED)),
     *(("release.staged", COMMITTED), ("release.shadow.begun", COMMITTED)),
-    # Its journal cannot say that it stopped in order, so it is taken to have crashed.
-    *(("release.canary.begun", CRASHED), ("release.canary.step", CRASHED)),
+    # Its journal cannot say that it stopped in order, so it is taken to have crashed, if it was
+    # in memory.
+    *(("release.canary.begun", COMMITTED), ("release.canary.step", CRASHED)),
     *(("release.probation.begun", CRASHED), ("release.commit", CRASHED)),
     ("release.committed", COMMITTED),
     *((f"journal.commit@{number}", COMMITTED) for number in (1, 2, 3, 4, 5, 8)),
@@ -123,6 +124,7 @@ _BACK: Final = (
     "release.rolled_back=error@1",
     "release.roll_back=hang",
 )
+_FILLED: Final = ("store.received", "store.blob.written", "store.linked", "store.filled")
 _OTHERS: Final = (
     # The routing change on the way back.
     Row("swap.before=kill@2", "back from canary", BACK),
@@ -136,22 +138,24 @@ _OTHERS: Final = (
     Row("swap.before=hang@4", "back from committed", BACK),
     # The first version ever: there is nothing to go back to.
     Row("release.staged=kill", "first", COMMITTED),
-    Row("release.probation.begun=kill", "first", DISABLED),
+    Row("release.probation.begun=kill", "first", COMMITTED),
     Row("release.commit=kill", "first", DISABLED),
     Row("release.committed=kill", "first", COMMITTED),
-    Row("swap.before=kill@1", "first", DISABLED),
-    Row("swap.after=kill@1", "first", DISABLED),
+    Row("swap.before=kill@1", "first", COMMITTED),  # and then it is loaded
+    Row("swap.after=kill@1", "first", COMMITTED),
+    Row("journal.commit=kill@7", "first", DISABLED),
     Row("journal.commit=kill@3", "first", COMMITTED),
     Row("journal.commit=kill@5", "first", COMMITTED),
     Row("journal.commit=error@5", "first", COMMITTED),
     Row("journal.begin=full@6", "first", COMMITTED),
-    Row("release.probation.begun=hang", "first", DISABLED),
+    Row("release.probation.begun=hang", "first", COMMITTED),
     Row("release.probation.begun=kill", "first", COMMITTED, power=True),
     Row("release.probation.begun=jump:+86400", "first", COMMITTED),
     Row("store.renamed=kill", "first", COMMITTED),
     Row("store.renamed=full@1", "first", COMMITTED),
     # The active version lies in the store.
-    Row("release.canary.begun=kill", "next", CRASHED),
+    Row("release.canary.begun=kill", "next", COMMITTED),
+    Row("release.canary.step=kill", "next", CRASHED),
     Row("release.commit=kill", "next", CRASHED),
     Row("release.committed=kill", "next", COMMITTED),
     Row("swap.after=kill@4", "next", CRASHED),
@@ -161,14 +165,22 @@ _OTHERS: Final = (
     Row("journal.commit=error@1", "next", COMMITTED),
     Row("journal.commit=full@1", "next", COMMITTED),
     Row("release.canary.step=jump:-86400", "next", COMMITTED),
+    # Variants that were left out are brought: it is whole all the time, and filled up in the end.
+    *(Row(f"{point}=kill", "filled", COMMITTED) for point in _FILLED),
+    *(Row(f"{point}=error@1", "filled", COMMITTED) for point in _FILLED),
+    *(Row(f"{point}=full@1", "filled", COMMITTED) for point in _FILLED),
+    Row("store.blob.synced=hang@1", "filled", COMMITTED),
+    Row("store.filled=hang@1", "filled", COMMITTED),
+    Row("store.filled=kill", "filled", COMMITTED, power=True),
     # By hand.
-    Row("release.probation.begun=kill", "promote", CRASHED),
+    Row("release.probation.begun=kill", "promote", COMMITTED),
+    Row("swap.after=kill@1", "promote", CRASHED),
     Row("release.commit=kill", "promote", CRASHED),
     Row("release.committed=kill", "promote", COMMITTED),
     Row("journal.commit=error@6", "promote", COMMITTED),
     Row("journal.begin=full@6", "promote", COMMITTED),
     Row("swap.before=error@1", "promote", DISK),
-    Row("release.probation.begun=hang", "promote", CRASHED),
+    Row("release.probation.begun=hang", "promote", COMMITTED),
     # What hangs is left alone, and the release comes to its end.
     Row("trial.started=hang@1", "brief", LATE, alone=True),
     Row("trial.answered=hang@1", "brief", LATE, alone=True),
@@ -212,12 +224,14 @@ TABLE: Final = (
 
 SAMPLE: Final = (
     Row("store.renamed=kill", "promote", COMMITTED),
-    Row("release.canary.begun=kill", "good", CRASHED),
+    Row("release.canary.begun=kill", "good", COMMITTED),
+    Row("release.canary.step=kill", "good", CRASHED),
     Row("journal.commit=error@6", "promote", COMMITTED),
     Row("store.blob.written=full@1", "promote", COMMITTED),
     Row("swap.before=hang@1", "back from canary", BACK, alone=True),
     Row("release.commit=jump:+86400", "promote", COMMITTED),
     Row("trial.answered=error@1", "good", BROKEN),
-    Row("swap.after=kill@1", "first", DISABLED),
+    Row("swap.after=kill@1", "first", COMMITTED),
+    Row("release.commit=kill", "first", DISABLED),
 )
 """Rows for every run of the tests: each kind of fault and each group of failpoints once."""

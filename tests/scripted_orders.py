@@ -25,6 +25,7 @@ from edge_runtime.errors import EdgeRuntimeError, ModelNotFoundError
 from edge_runtime.inference import Inference
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.protocol import release_schemas as schemas
+from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.settings import Limits
 from tests.fakes import FakeLoader
 
@@ -58,6 +59,8 @@ class ScriptedOrders:
         rows: The history, newest first.
         trust: What is believed.
         held: Orders wait for it, if there is one.
+        needed: What ``needs`` answers.
+        has_content: Whether the store has what is opened.
     """
 
     taken: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -69,6 +72,8 @@ class ScriptedOrders:
     rows: list[schemas.Transition] = field(default_factory=list)
     trust: schemas.Trust = field(default_factory=schemas.Trust)
     held: asyncio.Event | None = None
+    needed: Needs = field(default_factory=lambda: Needs(variants=[], files=[], present=[]))
+    has_content: bool = False
 
     async def _take(self, order: str, **arguments: Any) -> None:  # noqa: ANN401 - any argument
         self.taken.append((order, arguments))
@@ -94,6 +99,16 @@ class ScriptedOrders:
         await self._take("stage", source=source, **told)
         return self.staged
 
+    async def needs(self, manifest: bytes, signature: bytes | None) -> Needs:
+        """Take it down, and need nothing."""
+        await self._take("needs", manifest=manifest, signature=signature)
+        return self.needed
+
+    async def content(self, sha256: str) -> int | None:
+        """Give a file of zeros, or nothing."""
+        await self._take("content", sha256=sha256)
+        return os.open("/dev/zero", os.O_RDONLY) if self.has_content else None
+
     async def promote(self, model: str, *, reason: str = "", asked_by: str = "") -> schemas.Release:
         """Take it down."""
         await self._take("promote", model=model, reason=reason, asked_by=asked_by)
@@ -106,9 +121,19 @@ class ScriptedOrders:
         await self._take("rollback", model=model, reason=reason, asked_by=asked_by)
         return self.ended
 
-    async def abort(self, model: str, *, reason: str = "", asked_by: str = "") -> schemas.Release:
+    async def revert(
+        self, model: str, *, to: int | None = None, reason: str = "", asked_by: str = ""
+    ) -> schemas.Release:
         """Take it down."""
-        await self._take("abort", model=model, reason=reason, asked_by=asked_by)
+        await self._take("revert", model=model, to=to, reason=reason, asked_by=asked_by)
+        return self.ended
+
+    async def abort(
+        self, model: str, *, rollout: str = "", reason: str = "", asked_by: str = ""
+    ) -> schemas.Release:
+        """Take it down."""
+        told = {"rollout": rollout, "reason": reason, "asked_by": asked_by}
+        await self._take("abort", model=model, **told)
         return self.ended
 
     async def hold(self, model: str, *, reason: str = "", asked_by: str = "") -> None:

@@ -6,7 +6,7 @@ import os
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -152,10 +152,17 @@ def accept(_manifest: bytes, _signature: bytes | None) -> None:
     """Let every bundle in."""
 
 
-def install(store: Store, where: Path | int) -> Installed:
-    """Install a bundle, whoever signed it."""
+def install(store: Store, where: Path | int, needed: Collection[str] | None = None) -> Installed:
+    """Install a bundle, whoever signed it; of all variants, or of those that are needed."""
     with source_of(where, LIMITS) as source:
-        return store.install(source, check=accept)
+        if needed is None:
+            return store.install(source, check=accept)
+        return store.install(source, check=accept, needed=lambda _: needed)
+
+
+def without(bundle: Files, *paths: str) -> dict[str, bytes]:
+    """Leave files out of a bundle."""
+    return {path: data for path, data in bundle.items() if path not in paths}
 
 
 def everything(path: Path) -> dict[str, tuple[int, int, bytes]]:

@@ -21,7 +21,16 @@ PROGRAMS = sorted(
 
 # One file owns each foreign library (a folder's name: every file in it).
 OWNERS = {
-    "cryptography": {"edge_runtime/trust/signatures.py"},
+    "cryptography": {
+        "agent/identity.py",
+        "edge_runtime/trust/signatures.py",
+        "fleet/repository/key_files.py",
+    },
+    "fastcdc": {"fleet/repository/chunking.py"},
+    "rich": {"fleet/cli/output.py"},
+    "starlette": {"fleet/repository/server.py"},
+    "typer": {"fleet/cli"},
+    "uvicorn": {"fleet/repository/server.py"},
     "onnxruntime": {
         "edge_runtime/session.py",
         "quantize/execution.py",
@@ -38,10 +47,15 @@ OWNERS = {
     "prometheus_client": {"edge_runtime/api/exposition.py"},
     "tqdm": {"edge_runtime/cli", "quantize/cli/bars.py"},
     "sqlite3": {
+        "agent/records",
         "edge_runtime/cache",
         "edge_runtime/release/journal_checks.py",
         "edge_runtime/release/journal_file.py",
+        "edge_runtime/release/journal_migration.py",
     },
+    "paho": {"agent/transport"},
+    "tuf": {"agent/trust", "fleet/repository"},
+    "urllib3": {"agent/trust"},
     "sqlite_utils": {"edge_runtime/cache/migrations.py", "edge_runtime/cache/inspection.py"},
 }
 

@@ -25,6 +25,23 @@ class OlderFile:
     index: Artifact | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A file that is about to be brought.
+
+    Attributes:
+        artifact: The file.
+        chunks: Its chunk index; ``None``: there is none of use.
+        older: Those of older files.
+        cost_bytes: What it costs on the network if all goes well.
+    """
+
+    artifact: Artifact
+    chunks: ChunkIndex | None
+    older: tuple[ChunkIndex, ...]
+    cost_bytes: int
+
+
 class BundleFiles:
     """Brings files of releases.
 
@@ -37,23 +54,20 @@ class BundleFiles:
         self._downloads = downloads
         self._indexes = indexes
 
-    def fetch(
+    def prepare(
         self,
         artifact: Artifact,
         index: Artifact | None,
         older: Sequence[OlderFile],
         order: Order,
-    ) -> Path:
-        """Bring a file, from older ones as far as possible.
+    ) -> Prepared:
+        """Bring the chunk indexes that a file needs, and find out what it will cost.
 
         Args:
             artifact: The file.
             index: The artifact of its chunk index; ``None``: it has none.
             older: Files of versions that are here, the likeliest first.
             order: For whom.
-
-        Returns:
-            The file, verified and durable.
 
         Raises:
             AgentError: See ``Downloads.fetch``.
@@ -67,7 +81,42 @@ class BundleFiles:
         if older and not olds:
             text = f"{artifact.url_path}: no chunk index tells what of it is here already"
             order.notice(Notice(NoticeKind.REUSE_FAILED, text, artifact.size))
-        return self._downloads.fetch(artifact, order, chunks=chunks, older=olds)
+        cost = self._downloads.cost_bytes(artifact, chunks, olds)
+        return Prepared(artifact, chunks, tuple(olds), cost)
+
+    def fetch(
+        self,
+        artifact: Artifact,
+        index: Artifact | None,
+        older: Sequence[OlderFile],
+        order: Order,
+    ) -> Path:
+        """Bring a file, from older ones as far as possible; see ``prepare``.
+
+        Returns:
+            The file, verified and durable.
+
+        Raises:
+            AgentError: See ``Downloads.fetch``.
+        """
+        return self.bring(self.prepare(artifact, index, older, order), order)
+
+    def bring(self, prepared: Prepared, order: Order) -> Path:
+        """Bring a file that was prepared.
+
+        Args:
+            prepared: The file, and what is known of its chunks.
+            order: For whom.
+
+        Returns:
+            The file, verified and durable.
+
+        Raises:
+            AgentError: See ``Downloads.fetch``.
+        """
+        return self._downloads.fetch(
+            prepared.artifact, order, chunks=prepared.chunks, older=prepared.older
+        )
 
     def _index(self, sha256: str, artifact: Artifact | None, order: Order) -> ChunkIndex | None:
         """Give the chunk index of a file, fetched if it is not kept here."""

@@ -20,15 +20,18 @@ from agent.download.notices import Meter, Notice, NoticeKind, Progress
 from agent.download.old_files import OldFiles
 from agent.download.pace import TokenBucket
 from agent.download.part import Part
+from agent.download.reuse import plan_of
 from agent.download.sources import Sources
 from agent.download.transfer import Terms, Transfer
 from agent.download.wire import Web, Wire
-from agent.errors import ConfigError, DiskFullError, Distrust, StateError, TrustError
+from agent.errors import DiskFullError, Distrust, StateError, TrustError
 from agent.records.budget import Budget
 from agent.settings.device import Downloads as DownloadSettings
 from fleet.documents.chunks import Chunk, ChunkIndex
 
 PART: Final = ".part"
+MIRROR_REST_S: Final = 600.0
+"""So long a mirror that could not be reached is asked after the others only."""
 _FOLDER_MODE: Final = 0o700
 
 
@@ -102,6 +105,7 @@ class Downloads:
         self._budget = budget
         self._have = have
         self._final_is_here = final_is_here
+        self._resting_s: dict[str, float] = {}
         self._bucket = TokenBucket(settings.bytes_per_s, time.monotonic())
         with translated(folder):
             folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
@@ -149,7 +153,7 @@ class Downloads:
         Raises:
             BudgetError: A byte budget has no room for what is missing.
             CanceledError: It was called off; what is there is kept.
-            ConfigError: No server is configured.
+            ConfigError: No server is configured, and the file is not on this disk.
             DiskFullError: The disk has no room. What is there is kept while the reserve is free,
                 and removed where the disk is full indeed.
             RefusedError: No server has it.
@@ -157,8 +161,6 @@ class Downloads:
             StateError: The disk fails.
             TrustError: The repository has another file under its name.
         """
-        if not self._base_urls:
-            raise ConfigError("there is no repository to download from; set repository.url")
         final = self.blob(artifact.sha256)
         if self._is_whole(final, artifact, order):
             return final
@@ -183,6 +185,40 @@ class Downloads:
             with contextlib.suppress(StateError):  # then it stays counted
                 self._budget.settle()
         return final
+
+    def cost_bytes(
+        self, artifact: Artifact, chunks: ChunkIndex | None, older: Sequence[ChunkIndex]
+    ) -> int:
+        """Tell how many bytes an artifact would cost on the network if all goes well.
+
+        Args:
+            artifact: Which.
+            chunks: Its signed chunk index; ``None``: it has none.
+            older: Chunk indexes of files that may be here.
+
+        Raises:
+            RuntimeAwayError: Nobody says what the runtime has (``have`` raised it).
+            StateError: The disk fails.
+        """
+        if self.blob(artifact.sha256).exists():
+            return 0
+        index = chunks if chunks is not None else _one_chunk(artifact)
+        part = self.part(artifact.sha256)
+        with translated(part), OldFiles([index, *older], self._opened) as olds:
+            there = part.stat().st_size if part.exists() else 0
+            return plan_of(index, olds.indexes, begin=min(there, artifact.size)).fetch_bytes
+
+    def ask(self, order: Order, size: int) -> None:
+        """Make sure that the byte budgets have room.
+
+        Args:
+            order: For whom.
+            size: How many bytes.
+
+        Raises:
+            BudgetError: They have not.
+        """
+        self._budget.ask("artifact", size, order.rollout, order.rollout_bytes_max)
 
     def sweep(self, keep: Collection[str]) -> int:
         """Remove what nobody needs any more.
@@ -228,9 +264,11 @@ class Downloads:
                 missing = artifact.size - part.length
                 text = f"{artifact.url_path}: {why}; all of it is downloaded: {missing} bytes"
                 order.notice(Notice(NoticeKind.REUSE_FAILED, text, missing))
-            urls = [f"{base}/{artifact.url_path}" for base in self._base_urls]
-            sources = Sources(urls, read_tags(part.path))
-            Transfer(part, index, olds, sources, wire=wire, terms=self._terms(order)).run()
+            sources = self._sources(artifact, part.path)
+            try:
+                Transfer(part, index, olds, sources, wire=wire, terms=self._terms(order)).run()
+            finally:
+                self._note_away(artifact, sources)
             if part.sha256() != artifact.sha256:
                 return False
             part.finish(self.blob(artifact.sha256))
@@ -238,13 +276,27 @@ class Downloads:
             tags_file(part.path).unlink(missing_ok=True)
         return True
 
-    def _terms(self, order: Order) -> Terms:
-        def ask(size: int) -> None:
-            self._budget.ask("artifact", size, order.rollout, order.rollout_bytes_max)
+    def _sources(self, artifact: Artifact, part: Path) -> Sources:
+        """Say who is asked; a mirror that was away lately is not waited for with every file."""
+        now_s = time.monotonic()
+        resting = [
+            f"{base}/{artifact.url_path}"
+            for base in self._base_urls
+            if self._resting_s.get(base, now_s) > now_s
+        ]
+        urls = [f"{base}/{artifact.url_path}" for base in self._base_urls]
+        return Sources(urls, read_tags(part), resting)
 
+    def _note_away(self, artifact: Artifact, sources: Sources) -> None:
+        until_s = time.monotonic() + MIRROR_REST_S
+        for base in self._base_urls:
+            if f"{base}/{artifact.url_path}" in sources.away:
+                self._resting_s[base] = until_s
+
+    def _terms(self, order: Order) -> Terms:
         settings = self._settings
         return Terms(
-            ask,
+            lambda size: self.ask(order, size),
             order.notice,
             settings.reserve_bytes,
             settings.retry_first_s,

@@ -1,9 +1,9 @@
 """Which server is asked next for an artifact, and which is not asked any more; no I/O."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.errors import AgentError, Distrust, RefusedError, TrustError
+from agent.errors import AgentError, ConfigError, Distrust, RefusedError, TrustError
 
 
 @dataclass(slots=True)
@@ -33,12 +33,19 @@ class Sources:
         urls: Of the artifact, in the order in which they are tried; the last is the repository's,
             whose word is the last one.
         tags: Entity tags by URL, from earlier.
+        resting: URLs of mirrors that are not asked before the first pause.
+
+    Attributes:
+        away: URLs of servers whose last word was a failure.
     """
 
-    def __init__(self, urls: Sequence[str], tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, urls: Sequence[str], tags: Mapping[str, str], resting: Collection[str] = ()
+    ) -> None:
         self._all = [Source(url, tags.get(url, "")) for url in urls]
         self._left = list(self._all)
-        self._tried: set[str] = set()
+        self._tried: set[str] = {url for url in urls[:-1] if url in resting}
+        self.away: set[str] = set()
         self._reason: AgentError | None = None
 
     def next(self, *, whole: bool) -> Source | None:
@@ -47,7 +54,14 @@ class Sources:
         Args:
             whole: Whether all of the file is needed. If not, a server that does not give parts is
                 asked only when no other is left, for that costs the whole file.
+
+        Raises:
+            ConfigError: There is no server at all.
         """
+        if not self._all:
+            raise ConfigError(
+                "there is no repository to download from; set repository.url, or import a file"
+            )
         able = [one for one in self._left if whole or one.has_ranges] or self._left
         return next((one for one in able if one.url not in self._tried), None)
 
@@ -58,6 +72,11 @@ class Sources:
     def failed(self, source: Source) -> None:
         """Ask it again only after the others were tried."""
         self._tried.add(source.url)
+        self.away.add(source.url)
+
+    def gave(self, source: Source) -> None:
+        """Note that it sends something."""
+        self.away.discard(source.url)
 
     def refused(self, source: Source, error: RefusedError) -> None:
         """Note that it has no such artifact.

@@ -95,6 +95,7 @@ class Transfer:
         Raises:
             BudgetError: A byte budget has no room for the rest.
             CanceledError: It was called off.
+            ConfigError: There is no server to ask.
             DiskFullError: The disk has no room for the rest.
             RefusedError: No server has it.
             StateError: The disk fails.
@@ -211,6 +212,7 @@ class Transfer:
                 source.tag = placed.tag
                 write_tags(self._part.path, self._sources.tags())
             at = placed.begin
+            self._sources.gave(source)
             for block in blocks:
                 self._take(at, memoryview(block), source)
                 at += len(block)

@@ -6,7 +6,7 @@ devices, any stage, any dates. So nothing that such a plan says is believed here
 1. How long a stage lasts is counted on this device, from the moment at which it first saw that
    stage of that rollout. A rollout under another name begins anew.
 2. While the first stage lasts, the ceiling holds for a bucket that depends only on the device, the
-   model and the version (``ceiling_salt``), so that neither salts nor lists choose who is below
+   model and the version (``default_salt``), so that neither salts nor lists choose who is below
    it. A plan whose salt is that one loses nothing: its buckets are the same.
 3. Versions change so often a day and not more. The way back from the version that is active is one
    more than that, so that a bad version never has to stay for a day.
@@ -14,19 +14,17 @@ devices, any stage, any dates. So nothing that such a plan says is believed here
 
 import math
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from agent.plan.facts import DeviceFacts
 from agent.plan.findings import Finding, found
 from agent.plan.reasons import Reason
 from agent.plan.spans import span
-from fleet.documents.cohort import BUCKETS, bucket
+from fleet.documents.cohort import BUCKETS, bucket, default_salt
 from fleet.documents.plan import Plan
 from fleet.documents.release import GuardRails
 
 DAY_S: Final = 86_400.0
-_SALT_CHARS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class StageView:
     Attributes:
         index: Of the stage; at most what the plan says.
         next_at_s: When a later one may count, seconds since 1970; ``None``: the plan's counts.
-        ceiling: Most buckets that take part now, by ``ceiling_salt``; ``None``: no limit.
+        ceiling: Most buckets that take part now, by ``default_salt``; ``None``: no limit.
         ceiling_until_s: When the ceiling is lifted; ``None``: with the plan's next stage.
     """
 
@@ -44,19 +42,6 @@ class StageView:
     next_at_s: float | None
     ceiling: int | None
     ceiling_until_s: float | None
-
-
-def ceiling_salt(model: str, version: int) -> str:
-    """Give the salt of the first stage's ceiling: the same for every plan of a release.
-
-    A fleet should roll a release that has a ceiling out with this salt: then its first stage is as
-    large as it says. With another, the first stage holds only the devices that both salts admit.
-
-    Args:
-        model: The model's name.
-        version: The release's version.
-    """
-    return sha256(f"{model}|{version}".encode()).hexdigest()[:_SALT_CHARS]
 
 
 def stage_view(facts: DeviceFacts, plan: Plan, rails: GuardRails) -> StageView:
@@ -141,7 +126,7 @@ def _stage(
 def _ceiling(facts: DeviceFacts, plan: Plan, view: StageView) -> Finding:
     if view.ceiling is None:
         return found("ceiling", "no ceiling of the first stage holds now")
-    number = bucket(ceiling_salt(plan.model, plan.version), facts.device)
+    number = bucket(default_salt(plan.model, plan.version), facts.device)
     if number < view.ceiling:
         return found(
             "ceiling",

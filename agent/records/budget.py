@@ -38,6 +38,8 @@ RESERVATION_BYTES: Final[Mapping[Kind, int]] = {
     "telemetry": 65_536,
 }
 """Most bytes that are counted before they are received."""
+UNASKED: Final = 4
+"""So much less is counted beforehand of what nobody asked for."""
 
 PERMILLE: Final[Mapping[Kind, int]] = {"metadata": 1000, "telemetry": 950, "artifact": 900}
 """Up to which part of a month's budget a kind may go: a model that eats the month must not keep the
@@ -184,7 +186,9 @@ class Budget:
         for name in self._accounts(kind, rollout):
             reservation = self._reservations.setdefault(name, _Reservation())
             if reservation.is_low(kind):
-                wanted = min(RESERVATION_BYTES[kind], reservation.coming)
+                # Whoever does not ask spends again soon: not every time is worth a transaction.
+                unasked = RESERVATION_BYTES[kind] // UNASKED
+                wanted = min(RESERVATION_BYTES[kind], reservation.coming or unasked)
                 amounts[name] = wanted - reservation.left
         if amounts:
             self._add(amounts)
@@ -209,7 +213,7 @@ class Budget:
                 "SELECT bytes FROM byte_accounts WHERE name = ?", (name,)
             ).fetchone()
             reserved = self._reservations.get(name)
-            return (row[0] if row else 0) - (reserved.left if reserved else 0)
+            return max(0, (row[0] if row else 0) - (reserved.left if reserved else 0))
 
     def _month(self) -> str:
         return month_of(self._now_s())

@@ -104,6 +104,7 @@ class Outbox:
         self.boot_id = self._flash.run.boot_id
         self.own_boot_ids = frozenset(self._flash.run.names.values())
         self._seq = 0
+        self._mark.write(self._flash.run.boot, 0)
         self._is_connected = False
         self._metrics_since_s = 0.0
         self._taken: dict[Key, Row] = {}

@@ -50,10 +50,10 @@ def begin(db: sqlite3.Connection, kernel: str, mark: Mark | None) -> Begun:
 
 def _ended(db: sqlite3.Connection, boot: Boot, kernel: str, mark: Mark | None) -> Boot:
     """Say how a run ended that did not say so itself."""
-    marked = mark.seq if mark is not None and mark.boot == boot.boot else 0
-    last = max(marked, rows.last_seq(db, boot.boot))
+    is_marked = mark is not None and mark.boot == boot.boot
+    last = max(mark.seq if mark and is_marked else 0, rows.last_seq(db, boot.boot))
     # After a power cut the mark may be older than the last number.
-    is_exact = marked > 0 and boot.boot_id.startswith(f"{kernel}.")
+    is_exact = is_marked and boot.boot_id.startswith(f"{kernel}.")
     ended = rows.UNCLEAN if last or not is_exact else rows.CLEAN
     return boot._replace(ended=ended, last_seq=last, is_exact=is_exact)
 

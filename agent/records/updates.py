@@ -161,7 +161,8 @@ class Updates:
             )
             _forget_old_updates(connection, update.model)
             found = connection.execute(
-                "SELECT * FROM updates WHERE id = ?", (cursor.lastrowid,)
+                f"SELECT {', '.join(_COLUMNS)} FROM updates WHERE id = ?",  # noqa: S608
+                (cursor.lastrowid,),
             ).fetchone()
         return _update(found)
 

@@ -37,6 +37,27 @@ class Publisher(Protocol):
         """Send a message; gives its number there, or nothing where the connection has ended."""
 
 
+class Meter(Protocol):
+    """The byte budget, as the sender needs it."""
+
+    def spent(self, size_bytes: int) -> None:
+        """Note what went over the link."""
+
+    def allows_metrics(self) -> bool:
+        """Whether there is room for metrics; statuses and births always go."""
+
+
+class Unmetered:
+    """No budget."""
+
+    def spent(self, size_bytes: int) -> None:
+        """Forget it."""
+
+    def allows_metrics(self) -> bool:
+        """Always."""
+        return True
+
+
 class _Sent(NamedTuple):
     """A message that the broker has not acknowledged.
 
@@ -60,6 +81,7 @@ class Sender:
         uniform: Such as ``random.uniform``.
         now_s: Seconds that only rise.
         on_arrived: Told of each message that the broker has.
+        meter: Of the bytes; metrics wait while it has no room.
 
     Attributes:
         refused: Messages that brokers refused, since the agent started.
@@ -76,6 +98,7 @@ class Sender:
         uniform: Uniform,
         now_s: Callable[[], float],
         on_arrived: Callable[[Row], None],
+        meter: Meter | None = None,
     ) -> None:
         self._outbox = outbox
         self._sign = sign
@@ -84,6 +107,7 @@ class Sender:
         self._uniform = uniform
         self._now_s = now_s
         self._on_arrived = on_arrived
+        self._meter = meter or Unmetered()
         self._publisher: Publisher | None = None
         self._grants: Grants | None = None
         self._in_flight: dict[int, _Sent] = {}
@@ -179,6 +203,8 @@ class Sender:
 
     def _open_classes(self, now_s: float) -> tuple[Priority, ...]:
         classes = tuple(each for each in Priority if self._refusals[each] < self._room)
+        if not self._meter.allows_metrics():
+            classes = tuple(each for each in classes if each is not Priority.METRICS)
         if now_s < self._drain_s:
             return tuple(each for each in classes if each is Priority.LATEST)
         return classes
@@ -201,6 +227,7 @@ class Sender:
         if number is None:
             return False
         self._in_flight[number] = _Sent(row, now_s)
+        self._meter.spent(size)
         return True
 
     def _refuse_size(self, row: Row, size: int) -> None:

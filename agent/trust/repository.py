@@ -263,7 +263,7 @@ class Repository:
             for path in self._following.looks_up():
                 updater.get_targetinfo(path)
             facts = read_set(work)
-            known = VerifiedSet(updater, facts, None, url)
+            known = VerifiedSet(updater, facts, url, fetcher)
             back = way_back(self._floors.versions(), facts.versions, facts.authority)
             if back:
                 raise TrustError(Distrust.ROLLED_BACK, f"{url}: {back}")

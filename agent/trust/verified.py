@@ -8,6 +8,7 @@ from urllib.parse import quote
 from tuf.ngclient import TargetFile, Updater
 
 from agent.errors import Distrust, TrustError
+from agent.trust.reasons import Asked, translated
 from agent.trust.set_facts import SetFacts
 from fleet.documents.errors import DocumentError
 from fleet.documents.paths import artifact_path, artifact_url_path
@@ -54,19 +55,20 @@ class VerifiedSet:
     Args:
         updater: That checked it.
         facts: Of its files.
-        plans: What was read of a channel's plans; ``None``: the channel has none.
         origin: The repository, for messages.
+        asked: What its fetcher asked for last, for messages.
 
     Attributes:
         facts: The same.
-        plans: The same.
+        plans: What was read of a channel's plans; ``None``: nothing, or the channel has none.
     """
 
-    def __init__(self, updater: Updater, facts: SetFacts, plans: Plans | None, origin: str) -> None:
+    def __init__(self, updater: Updater, facts: SetFacts, origin: str, asked: Asked) -> None:
         self.facts = facts
-        self.plans = plans
+        self.plans: Plans | None = None
         self._updater = updater
         self._origin = origin
+        self._asked = asked
 
     def artifact(self, path: str) -> Artifact | None:
         """Give what was signed of a file; ``None``: nobody who may signed one of that name.
@@ -77,7 +79,7 @@ class VerifiedSet:
         Raises:
             TrustError: It is signed without SHA-256.
         """
-        target = self._updater.get_targetinfo(path)
+        target = self._target(path)
         return artifact_of(target, self._origin, self.facts) if target else None
 
     def release(self, model: str, version: int) -> VerifiedRelease | None:
@@ -92,7 +94,7 @@ class VerifiedSet:
         for path in self.facts.artifacts:
             if not path.startswith(folder):
                 continue
-            target = self._updater.get_targetinfo(path)
+            target = self._target(path)
             if target is None:
                 continue  # described by a role that may not
             file = path.removeprefix(folder)
@@ -112,6 +114,10 @@ class VerifiedSet:
                 f"{origin}: the facts signed with it are of {facts.model} {facts.version}",
             )
         return VerifiedRelease(facts, artifacts)
+
+    def _target(self, path: str) -> TargetFile | None:
+        with translated(self._asked, self._origin):
+            return self._updater.get_targetinfo(path)
 
 
 def artifact_of(target: TargetFile, origin: str, facts: SetFacts) -> Artifact:

@@ -18,6 +18,8 @@ from agent.update.states import State
 TICK_S: Final = 300.0
 SLICE_S: Final = 600.0
 """A download makes way after this where something else is under way, too; it resumes."""
+ALONE_S: Final = 3600.0
+"""The same where nothing else is: whoever calls looks for a newer plan in between."""
 START_S: Final = 10.0
 """What each start of the agent costs: an update that kills it over and over comes to its end."""
 WAIT_S: Final = 7_776_000.0

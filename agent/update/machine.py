@@ -8,7 +8,6 @@ kill at any line included, the next start comes to the same end: see ``states``.
 import contextlib
 import dataclasses
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from agent.plan.decision import Decision
 from agent.plan.reasons import Reason
 from agent.records.updates import INSTALL, Update, Updates
 from agent.update.choices import SUPERSEDED, canceled, is_same, outlives, planned, second_look
-from agent.update.deadlines import SLICE_S, START_S, Deadlines, Stopwatches
+from agent.update.deadlines import ALONE_S, SLICE_S, START_S, Deadlines, Stopwatches
 from agent.update.following import fallen_back
 from agent.update.outcomes import HOLD_S, POLL_S, RETRY_S, Advance, Outcome, Wait
 from agent.update.points import passed
@@ -148,7 +147,7 @@ class UpdateMachine:
         pauses: list[float] = []
         try:
             under_way = self._unfinished()
-            slice_s = SLICE_S if len(under_way) > 1 else math.inf
+            slice_s = SLICE_S if len(under_way) > 1 else ALONE_S
             pauses += [self._step(update, slice_s) for update in under_way]
             if not self._report_the_rest():
                 pauses.append(RETRY_S)

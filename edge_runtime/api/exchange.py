@@ -48,6 +48,7 @@ class Exchange(msgspec.Struct, eq=False):
         json_length: ``Inference-Header-Content-Length``, or ``None``.
         accept: ``Accept``, as sent.
         routing_key: ``Edge-Routing-Key``; empty: none was given.
+        body_key: The same, as a body of ``api/compat`` gives it; it wins.
         keep_alive: Whether the connection may go on after the answer.
         is_http_1_0: Whether the client speaks HTTP/1.0.
         lingers: Whether the client may still be sending when the answer is written.
@@ -65,6 +66,7 @@ class Exchange(msgspec.Struct, eq=False):
     json_length: int | None = None
     accept: bytes = b""
     routing_key: str = ""
+    body_key: str = ""
     keep_alive: bool = True
     is_http_1_0: bool = False
     lingers: bool = False
@@ -76,8 +78,8 @@ class Exchange(msgspec.Struct, eq=False):
 
     @property
     def split_key(self) -> str:
-        """What a split of a model's traffic goes by, where the body names no key."""
-        return self.routing_key or str(self.connection.peer.connection)
+        """What a split of a model's traffic goes by; ``/v2`` reads the key of its body itself."""
+        return self.body_key or self.routing_key or str(self.connection.peer.connection)
 
     def send(
         self,

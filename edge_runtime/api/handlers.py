@@ -32,9 +32,11 @@ from edge_runtime.routing import LoadedVersion
 from edge_runtime.settings import Limits
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge_runtime.cache.predictions import PredictionCache
     from edge_runtime.callers import Callers
-    from edge_runtime.release_orders import Orders
+    from edge_runtime.release_orders import Answers, Orders
 
 _log = logging.getLogger(__name__)
 
@@ -65,10 +67,16 @@ class Handlers:
         self._inference = inference
         #: The prediction cache, for ``cache_door``.
         self.cache: PredictionCache | None = None
+        #: The file of the prediction journal, for ``journal_door``; it need not be there.
+        self.journal: Path | None = None
         #: Gives what takes orders of releases, for ``release_door``; the first call may make it.
         self.open_orders: Callable[[], Awaitable[Orders]] | None = None
+        #: Gives what answers questions about releases; ``None``: what takes orders does.
+        self.open_answers: Callable[[], Awaitable[Answers]] | None = None
         #: Who may change what is served; ``None``: whoever may open the admin socket.
         self.admins: Callers | None = None
+        #: Who always counts as the fleet; ``None``: nobody does.
+        self.fleet: Callers | None = None
         #: Where the metrics are read.
         self.sources = Sources(catalog, statistics)
         self._reload = reload

@@ -6,14 +6,16 @@ The file is opened for each question, on a thread; the daemon's writer goes on m
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from edge_runtime.api.bodies import body_of, query_of
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers, Names
 from edge_runtime.errors import InvalidRequestError, UnavailableError
-from edge_runtime.observation.journal_file import JournalFile
 from edge_runtime.protocol import journal_schemas as schemas
+
+if TYPE_CHECKING:
+    from edge_runtime.observation.journal_file import JournalFile
 
 _T = TypeVar("_T")
 
@@ -42,7 +44,7 @@ class JournalDoor:
         """Remove rows that are safe elsewhere."""
         wanted = body_of(exchange, schemas.Collected)
 
-        def remove(file: JournalFile) -> schemas.Removed:
+        def remove(file: "JournalFile") -> schemas.Removed:
             if file.name != wanted.journal:
                 raise InvalidRequestError(
                     "that journal is not this one: it began anew; collect it from its first row"
@@ -51,7 +53,7 @@ class JournalDoor:
 
         self._answer(exchange, remove, schemas.Removed(rows=0))
 
-    def _answer(self, exchange: Exchange, ask: Callable[[JournalFile], _T], empty: _T) -> None:
+    def _answer(self, exchange: Exchange, ask: Callable[["JournalFile"], _T], empty: _T) -> None:
         path = self._handlers.journal
         if self._asked >= AT_ONCE_MAX:
             raise UnavailableError("the journal is being read; ask again in a moment")
@@ -66,9 +68,11 @@ class JournalDoor:
         self._handlers.later(exchange, work())
 
 
-def _asked(path: Path | None, ask: Callable[[JournalFile], _T], empty: _T) -> _T:
+def _asked(path: Path | None, ask: Callable[["JournalFile"], _T], empty: _T) -> _T:
     if path is None or not path.exists():
         return empty  # nothing was ever kept, and asking makes no file
+    from edge_runtime.observation.journal_file import JournalFile  # noqa: PLC0415 - imports SQLite
+
     file = JournalFile.open(path)
     try:
         return ask(file)
@@ -76,7 +80,7 @@ def _asked(path: Path | None, ask: Callable[[JournalFile], _T], empty: _T) -> _T
         file.close()
 
 
-def _page(file: JournalFile, after: int) -> schemas.JournalRows:
+def _page(file: "JournalFile", after: int) -> schemas.JournalRows:
     page = schemas.JournalRows(journal=file.name, rows=[], has_more=False)
     size = 0
     for row in file.rows(after=after):

@@ -4,19 +4,25 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from edge_runtime.access import Peer
+from edge_runtime.api.admins import rank
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers, Names
-from edge_runtime.errors import InvalidRequestError, UnavailableError, UnsupportedError
+from edge_runtime.errors import (
+    ForbiddenError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from edge_runtime.protocol import release_schemas as schemas
-from edge_runtime.release_orders import Orders
+from edge_runtime.release_orders import FLEET, Answers, Orders, asked_by
 
 _log = logging.getLogger(__name__)
 _Struct = TypeVar("_Struct")
@@ -27,6 +33,16 @@ _WayBack = Callable[[Orders], Callable[..., Awaitable[schemas.Release]]]
 
 _VERSION_DIGITS_MAX: Final = 18  # more is no version, and slow to read
 _WHOLE: Final = 100
+_STANDS: Final = {"rollback": "recorded"}  # an override is; the others leave none
+
+
+class StageOrder(TypedDict):
+    """The arguments of ``Orders.stage`` besides the bundle."""
+
+    mode: schemas.Mode
+    again: bool
+    rollout: str
+    asked_by: str
 
 
 class ReleaseDoor:
@@ -50,17 +66,11 @@ class ReleaseDoor:
                 f"path {wanted.path!r} is not absolute: the daemon has a working directory of its "
                 "own; begin with /"
             )
-        asked_by = _asked_by(exchange.connection.peer, wanted.rollout)
+        order = self.stage_order(exchange.connection.peer, wanted)
 
         async def work(orders: Orders) -> schemas.Release:
-            _note("stage", wanted.path, asked_by)
-            return await orders.stage(
-                path,
-                mode=wanted.mode,
-                again=wanted.again,
-                rollout=wanted.rollout,
-                asked_by=asked_by,
-            )
+            _note("stage", wanted.path, order["asked_by"])
+            return await orders.stage(path, **order)
 
         self._answer(exchange, work)
 
@@ -71,25 +81,49 @@ class ReleaseDoor:
             raise InvalidRequestError(
                 "the body is empty; send a bundle as tar, or POST its path to /admin/releases"
             )
-        asked_by = _asked_by(exchange.connection.peer, wanted.rollout)
+        order = self.stage_order(exchange.connection.peer, wanted)
 
         async def work(orders: Orders) -> schemas.Release:
-            _note("stage", f"a tar of {len(exchange.body)} bytes", asked_by)
+            _note("stage", f"a tar of {len(exchange.body)} bytes", order["asked_by"])
             # Memory that looks like a file: only the store writes bundles to disk, and counts them.
             descriptor = os.memfd_create("bundle")
             try:
                 await asyncio.to_thread(_fill, descriptor, exchange.body)
-                return await orders.stage(
-                    descriptor,
-                    mode=wanted.mode,
-                    again=wanted.again,
-                    rollout=wanted.rollout,
-                    asked_by=asked_by,
-                )
+                return await orders.stage(descriptor, **order)
             finally:
                 os.close(descriptor)
 
         self._answer(exchange, work)
+
+    def stage_order(self, peer: Peer, wanted: schemas.StageOptions) -> StageOrder:
+        """Say how a bundle is staged for a caller: who is on ``release.fleet`` is the fleet.
+
+        Args:
+            peer: The caller, who may stage.
+            wanted: What it asks for.
+
+        Returns:
+            The arguments of ``Orders.stage`` besides the bundle.
+
+        Raises:
+            ForbiddenError: The fleet insists without naming a rollout.
+        """
+        rollout = self._rollout(peer, wanted.rollout)
+        if wanted.again and rollout == FLEET:
+            raise ForbiddenError(
+                "the fleet may take a bundle `again` for a rollout only: name the rollout whose "
+                "plan says so"
+            )
+        return StageOrder(
+            mode=wanted.mode,
+            again=wanted.again,
+            rollout=rollout,
+            asked_by=asked_by(peer.uid, rollout),
+        )
+
+    def _rollout(self, peer: Peer, named: str) -> str:
+        """Name the rollout that orders something; empty: a person does."""
+        return named or (FLEET if rank(self._handlers, peer) == "fleet" else "")
 
     def promote(self, exchange: Exchange, names: Names) -> None:
         """Take the release under way to its next decision."""
@@ -97,11 +131,22 @@ class ReleaseDoor:
 
     def rollback(self, exchange: Exchange, names: Names) -> None:
         """Go back."""
-        self._go_back(exchange, names, lambda orders: orders.rollback)
+        wanted = _body(exchange, schemas.ReasonRequest)
+        self._go_back(exchange, names, lambda orders: orders.rollback, "", reason=wanted.reason)
+
+    def revert(self, exchange: Exchange, names: Names) -> None:
+        """Go back as the fleet does it: without an override, and only where none stands."""
+        wanted = _body(exchange, schemas.RevertRequest)
+        rollout = self._rollout(exchange.connection.peer, wanted.rollout)
+        more = {"to": wanted.to, "reason": wanted.reason}
+        self._go_back(exchange, names, lambda orders: orders.revert, rollout, **more)
 
     def abort(self, exchange: Exchange, names: Names) -> None:
         """End the release under way."""
-        self._go_back(exchange, names, lambda orders: orders.abort)
+        wanted = _body(exchange, schemas.AbortRequest)
+        rollout = self._rollout(exchange.connection.peer, wanted.rollout)
+        more = {"rollout": rollout, "reason": wanted.reason}
+        self._go_back(exchange, names, lambda orders: orders.abort, rollout, **more)
 
     def hold(self, exchange: Exchange, names: Names) -> None:
         """Refuse the fleet's orders until cleared."""
@@ -115,47 +160,58 @@ class ReleaseDoor:
         """Give an order about a model, and answer with how the model does then."""
         wanted = _body(exchange, schemas.ReasonRequest)
         model = names["name"]
-        asked_by = _asked_by(exchange.connection.peer)
+        who = asked_by(exchange.connection.peer.uid)
 
         async def work(orders: Orders) -> schemas.ModelReleases:
             order = decision(orders)
-            _note(order.__name__, model, asked_by)
-            await order(model, reason=wanted.reason, asked_by=asked_by)
-            return await orders.status_of(model)
+            _note(order.__name__, model, who)
+            await order(model, reason=wanted.reason, asked_by=who)
+            try:
+                return await orders.status_of(model)
+            except ModelNotFoundError:  # a hold before the first release was all there was
+                return schemas.ModelReleases(model=model)
 
         self._answer(exchange, work)
 
-    def _go_back(self, exchange: Exchange, names: Names, decision: _WayBack) -> None:
+    def _go_back(
+        self,
+        exchange: Exchange,
+        names: Names,
+        decision: _WayBack,
+        ordered_by: str,
+        /,
+        **order: Any,  # noqa: ANN401 - the arguments of the order
+    ) -> None:
         """Give an order that is no success before it is done: 503 if it takes longer."""
+        model = names["name"]
+        who = asked_by(exchange.connection.peer.uid, ordered_by)
 
-        def checked(orders: Orders) -> _Order:
-            order = decision(orders)
+        async def work(orders: Orders) -> schemas.ModelReleases:
+            go_back = decision(orders)
+            verb = go_back.__name__
+            _note(verb, model, who)
+            release = await go_back(model, **order, asked_by=who)
+            if release.state != schemas.ROLLED_BACK:
+                why = f" ({release.reason})" if release.reason else ""
+                raise UnavailableError(
+                    f"the {verb} of {model!r} is {_STANDS.get(verb, 'taken')} and not done yet: "
+                    f"version {release.version} is {release.state}{why}; `release status` shows "
+                    "how it goes on"
+                )
+            return await orders.status_of(model)
 
-            @wraps(order)
-            async def go_back(model: str, *, reason: str, asked_by: str) -> None:
-                release = await order(model, reason=reason, asked_by=asked_by)
-                if release.state != schemas.ROLLED_BACK:
-                    why = f" ({release.reason})" if release.reason else ""
-                    raise UnavailableError(
-                        f"the {order.__name__} of {model!r} is recorded and not done yet: version "
-                        f"{release.version} is {release.state}{why}; `release status` shows how it "
-                        "goes on"
-                    )
-
-            return go_back
-
-        self._decide(exchange, names, checked)
+        self._answer(exchange, work)
 
     def traffic(self, exchange: Exchange, names: Names) -> None:
         """Split a model's traffic between versions, or end the split."""
         wanted = _body(exchange, schemas.TrafficRequest)
         weights = split(wanted.weights)
         model = names["name"]
-        asked_by = _asked_by(exchange.connection.peer)
+        who = asked_by(exchange.connection.peer.uid)
 
         async def work(orders: Orders) -> schemas.ModelReleases:
-            _note("traffic", model, asked_by)
-            await orders.traffic(model, weights, reason=wanted.reason, asked_by=asked_by)
+            _note("traffic", model, who)
+            await orders.traffic(model, weights, reason=wanted.reason, asked_by=who)
             return await orders.status_of(model)
 
         self._answer(exchange, work)
@@ -163,11 +219,12 @@ class ReleaseDoor:
     def keyring(self, exchange: Exchange, _: Names) -> None:
         """Replace the keyring by a newer one that enough keys of the present one signed."""
         data = bytes(exchange.body)
-        asked_by = _asked_by(exchange.connection.peer)
+        peer = exchange.connection.peer
+        who = asked_by(peer.uid, self._rollout(peer, ""))
 
         async def work(orders: Orders) -> schemas.Trust:
-            _note("keyring", f"{len(data)} bytes", asked_by)
-            return await orders.accept_keyring(data, asked_by=asked_by)
+            _note("keyring", f"{len(data)} bytes", who)
+            return await orders.accept_keyring(data, asked_by=who)
 
         self._answer(exchange, work)
 
@@ -175,42 +232,56 @@ class ReleaseDoor:
 
     def status(self, exchange: Exchange, _: Names) -> None:
         """Say how every model does."""
-        self._answer(exchange, lambda orders: orders.status())
+        self._tell(exchange, lambda answers: answers.status())
 
     def status_of(self, exchange: Exchange, names: Names) -> None:
         """Say how one model does."""
-        self._answer(exchange, lambda orders: orders.status_of(names["name"]))
+        self._tell(exchange, lambda answers: answers.status_of(names["name"]))
 
     def history(self, exchange: Exchange, names: Names) -> None:
         """Say what happened, newest first."""
         wanted = _query(exchange, schemas.HistoryQuery)
         model = names.get("name", "")
 
-        async def work(orders: Orders) -> schemas.History:
-            rows = await orders.history(model, limit=wanted.limit, before=wanted.before)
+        async def work(answers: Answers) -> schemas.History:
+            rows = await answers.history(model, limit=wanted.limit, before=wanted.before)
             return schemas.History(transitions=list(rows))
 
-        self._answer(exchange, work)
+        self._tell(exchange, work)
 
     def explain(self, exchange: Exchange, names: Names) -> None:
         """Say in sentences what answers and why."""
         model = names["name"]
 
-        async def work(orders: Orders) -> schemas.Explanation:
-            return schemas.Explanation(model=model, sentences=list(await orders.explain(model)))
+        async def work(answers: Answers) -> schemas.Explanation:
+            return schemas.Explanation(model=model, sentences=list(await answers.explain(model)))
 
-        self._answer(exchange, work)
+        self._tell(exchange, work)
+
+    def _tell(self, exchange: Exchange, ask: Callable[[Answers], Awaitable[object]]) -> None:
+        """Answer a question; on a device without releases that makes nothing."""
+        open_answers = self._handlers.open_answers or self._open_orders
+
+        async def work() -> None:
+            exchange.json(await ask(await open_answers()))
+
+        self._handlers.later(exchange, work())
 
     def _answer(self, exchange: Exchange, ask: Callable[[Orders], Awaitable[object]]) -> None:
-        """Answer with what comes of it, which is a struct."""
-        open_orders = self._handlers.open_orders
-        if open_orders is None:
-            raise UnsupportedError("this daemon takes no releases; its log says why")
+        """Answer with what comes of an order, which is a struct."""
+        open_orders = self._open_orders
 
         async def work() -> None:
             exchange.json(await ask(await open_orders()))
 
         self._handlers.later(exchange, work())
+
+    @property
+    def _open_orders(self) -> Callable[[], Awaitable[Orders]]:
+        open_orders = self._handlers.open_orders
+        if open_orders is None:
+            raise UnsupportedError("this daemon takes no releases; its log says why")
+        return open_orders
 
 
 def split(weights: Mapping[str, int]) -> dict[int, int]:
@@ -236,12 +307,6 @@ def split(weights: Mapping[str, int]) -> dict[int, int]:
     if numbers and total != _WHOLE:
         raise InvalidRequestError(f"the weights are {total} % together; make them 100 %")
     return numbers
-
-
-def _asked_by(peer: Peer, rollout: str = "") -> str:
-    """Name who orders, for the history: a process's number would mean nothing there."""
-    uid = "" if peer.uid is None else f" uid={peer.uid}"
-    return f"fleet {rollout}{uid}" if rollout else f"operator{uid}"
 
 
 def _note(order: str, what: str, asked_by: str) -> None:

@@ -9,11 +9,13 @@ from edge_runtime.api.compat.plain import Plain
 from edge_runtime.api.compat.tensorflow_serving import TensorFlowServing
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers
+from edge_runtime.api.journal_door import JournalDoor
 from edge_runtime.api.openapi import document
 from edge_runtime.api.release_door import ReleaseDoor
 from edge_runtime.api.routes import Handler, Route
 from edge_runtime.api.sketch_door import SketchDoor
 from edge_runtime.cache import status
+from edge_runtime.protocol import journal_schemas as journal
 from edge_runtime.protocol import release_schemas as releases
 from edge_runtime.protocol import schemas
 from edge_runtime.protocol.sketch_schemas import Sketches
@@ -51,45 +53,66 @@ def admin_routes(handlers: Handlers) -> tuple[Route, ...]:
         _post(f"{_REPOSITORY}/load", handlers.load, load, schemas.LoadRequest),
         _post(f"{_REPOSITORY}/unload", handlers.unload, unload, schemas.LoadRequest),
         _post("/v2/cache/clear", cache.clear, clear, status.ClearRequest),
-        *_release_orders(ReleaseDoor(handlers)),
+        *_people_s_orders(ReleaseDoor(handlers)),
     )
+    fleets = (*_fleet_s_orders(ReleaseDoor(handlers)), *_journal(JournalDoor(handlers)))
     return (
         *_shared_routes(handlers, handlers.every_metric),
         _get("/v2/cache/stats", cache.stats, "How the prediction cache does", status.Status),
         _get("/admin/sketches", SketchDoor(handlers).sketches, "How outputs spread", Sketches),
         *_release_questions(ReleaseDoor(handlers)),
         *(row._replace(handler=only_admins(handlers, row.handler)) for row in changes),
+        *(
+            row._replace(handler=only_admins(handlers, row.handler, fleet_too=True))
+            for row in fleets
+        ),
     )
 
 
-def _release_orders(door: ReleaseDoor) -> tuple[Route, ...]:
-    """Orders: each answers when it is recorded, and goes on if the caller leaves."""
-    bundle = _post(
-        "/admin/bundles", door.stage_tar, "Stage a bundle sent as tar", bytes, releases.Release
-    )
+def _people_s_orders(door: ReleaseDoor) -> tuple[Route, ...]:
+    """Orders that only people at the device give."""
     about_a_model = (
         ("promote", door.promote, "Take the release under way to its next decision"),
         ("rollback", door.rollback, "Go back, and keep the fleet's orders out"),
-        ("abort", door.abort, "End the release under way"),
         ("hold", door.hold, "Keep the fleet's orders out"),
         ("clear", door.clear, "Let the fleet's orders in again"),
     )
     split = (releases.TrafficRequest, releases.ModelReleases)
     return (
+        *(_about(*row, releases.ReasonRequest) for row in about_a_model),
+        _post("/admin/models/{name}/traffic", door.traffic, "Split a model's traffic", *split),
+    )
+
+
+def _fleet_s_orders(door: ReleaseDoor) -> tuple[Route, ...]:
+    """Orders that the fleet gives as well."""
+    bundle = _post(
+        "/admin/bundles", door.stage_tar, "Stage a bundle sent as tar", bytes, releases.Release
+    )
+    revert = "Go back as the fleet does: no override is left"
+    return (
         _post(_RELEASES, door.stage, "Stage a bundle", releases.StageRequest, releases.Release),
         bundle._replace(query=releases.StageQuery),
-        *(
-            _post(
-                f"{_RELEASES}/{{name}}/{verb}",
-                handler,
-                summary,
-                releases.ReasonRequest,
-                releases.ModelReleases,
-            )
-            for verb, handler, summary in about_a_model
-        ),
-        _post("/admin/models/{name}/traffic", door.traffic, "Split a model's traffic", *split),
+        _about("revert", door.revert, revert, releases.RevertRequest),
+        _about("abort", door.abort, "End the release under way", releases.AbortRequest),
         _post("/admin/keyring", door.keyring, "Install a newer keyring", bytes, releases.Trust),
+    )
+
+
+def _about(verb: str, handler: Handler, summary: str, request: Any) -> Route:  # noqa: ANN401
+    """Give the route of an order about a model: answered when recorded, it goes on by itself."""
+    path = f"{_RELEASES}/{{name}}/{verb}"
+    return _post(path, handler, summary, request, releases.ModelReleases)
+
+
+def _journal(door: JournalDoor) -> tuple[Route, ...]:
+    """Not for everybody who may look: the rows hold inputs and outputs."""
+    rows = _get("/admin/journal", door.rows, "Predictions that were kept", journal.JournalRows)
+    collected = (door.collected, "Let go of what is safe elsewhere")
+    bodies = (journal.Collected, journal.Removed)
+    return (
+        rows._replace(query=journal.JournalQuery),
+        _post("/admin/journal/collected", *collected, *bodies),
     )
 
 

@@ -26,6 +26,7 @@ def add_all(commands: _Commands) -> None:
     _add_top(commands)
     _add_bench(commands)
     _add_cache(commands)
+    _add_journal(commands)
     bundle_arguments.add(commands)
     release_arguments.add(commands)
 
@@ -292,3 +293,34 @@ def _add_cache(commands: _Commands) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", default="", help="export: write here, for its owner only"
     )
+
+
+def _add_journal(commands: _Commands) -> None:
+    parser = command(
+        commands,
+        "journal",
+        "Look at the predictions that were kept for retraining, or remove them.",
+        "examples:\n"
+        "  edge-runtime journal show --model digits --limit 20\n"
+        "  edge-runtime journal show --json --tensors | jq -c .outputs\n"
+        "  edge-runtime journal purge --model digits --yes\n\n"
+        "A model has a journal when models.NAME.journal in the configuration says so. It works\n"
+        "with the daemon running or not, for the user who may read the state directory.",
+    )
+    parser.add_argument("action", choices=("show", "purge"), help="what to do")
+    parser.add_argument("--state-dir", metavar="D", type=not_empty, help="state directory")
+    parser.add_argument("--model", metavar="NAME", default="", help="this model only")
+    parser.add_argument(
+        "--limit", metavar="N", type=positive, default=20, help="show: so many (default: 20)"
+    )
+    parser.add_argument("--json", action="store_true", help="show: one JSON object a line")
+    parser.add_argument(
+        "--tensors", action="store_true", help="show: with all values; needs --json"
+    )
+    parser.add_argument(
+        "--key-file", metavar="F", type=not_empty, help="show: decrypts what is encrypted"
+    )
+    parser.add_argument(
+        "--through", metavar="N", type=positive, help="purge: only rows up to this number"
+    )
+    parser.add_argument("--yes", action="store_true", help="purge: do not ask")

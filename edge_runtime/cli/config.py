@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -21,6 +20,7 @@ from edge_runtime.locations import (
     temporary_directory,
 )
 from edge_runtime.settings import Config
+from edge_runtime.toml_text import toml_text
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         json.dump(settings, sys.stdout, indent=2)
         print()
     else:
-        print("\n".join(_toml(settings, ())).strip())
+        print(toml_text(settings))
     return ExitCode.DONE
 
 
@@ -70,30 +70,3 @@ def resolved(settings: Config, environment: Mapping[str, str]) -> Config:
             pool_threads=engine.pool_threads or cpus,
         ),
     )
-
-
-def _toml(table: dict[str, Any], path: tuple[str, ...]) -> list[str]:
-    """Write a table as TOML: values first, then the tables below it."""
-    lines = [
-        f"{_key(key)} = {_value(value)}"
-        for key, value in table.items()
-        if not isinstance(value, dict) and value is not None
-    ]
-    if path and lines:
-        lines.insert(0, f"[{'.'.join(map(_key, path))}]")
-    if lines:
-        lines.append("")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            lines += _toml(value, (*path, key))
-    return lines
-
-
-def _key(key: str) -> str:
-    bare = key.replace("_", "").replace("-", "").isalnum() and key.isascii()
-    return key if bare else json.dumps(key)
-
-
-def _value(value: Any) -> str:  # noqa: ANN401 - any TOML value
-    # TOML's strings, numbers, booleans and arrays of them are written as JSON's are.
-    return json.dumps(value, ensure_ascii=False)

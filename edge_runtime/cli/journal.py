@@ -13,8 +13,8 @@ import msgspec
 from edge_runtime.cli.terminal import printable, say, table
 from edge_runtime.errors import ArtifactError, ConfigError
 from edge_runtime.exit_codes import ExitCode
-from edge_runtime.locations import state_directory
-from edge_runtime.observation.journal_file import NAME, JournalFile, Row
+from edge_runtime.locations import PREDICTIONS_NAME, state_directory
+from edge_runtime.observation.journal_file import JournalFile, Row
 from edge_runtime.observation.journal_record import decode, decrypt
 from edge_runtime.observation.prediction_journal import read_key
 from edge_runtime.settings import Journal
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         ConfigError: The arguments contradict each other, or the key is none.
     """
     _check(options)
-    path = state_directory(options.state_dir or "", os.environ) / NAME
+    path = state_directory(options.state_dir or "", os.environ) / PREDICTIONS_NAME
     try:
         is_there = path.exists()
     except OSError as error:

@@ -1,9 +1,12 @@
 """``edge-runtime release``: stage a version, watch it, judge it by hand, take it back."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from edge_runtime.cli import release_view as view
+from edge_runtime.cli.release_arguments import PIPE
 from edge_runtime.cli.release_client import ReleaseClient
 from edge_runtime.cli.terminal import print_json, printable, say
 from edge_runtime.errors import ConfigError, ProtocolError
@@ -37,13 +40,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _stage(client: ReleaseClient, options: argparse.Namespace) -> int:
     mode: schemas.Mode = "manual" if options.manual else "automatic"
-    bundle = _real(options.bundle)
     model = ""
     try:
-        if options.send:
+        if options.send or options.bundle == PIPE:
             wanted = schemas.StageQuery(mode=mode, again=options.again)
-            release = client.send(_read(bundle), wanted)
+            release = client.send(_tar(options.bundle, options.max_bytes), wanted)
         else:
+            bundle = _real(options.bundle)
             order = schemas.StageRequest(path=str(bundle), mode=mode, again=options.again)
             release = client.stage(order)
         model = printable(release.model)
@@ -71,15 +74,37 @@ def _real(bundle: str) -> Path:
         raise ConfigError(f"cannot find the bundle {bundle}: {said}") from error
 
 
-def _read(tar: Path) -> bytes:
+def _tar(bundle: str, max_bytes: int) -> bytes:
+    """Read a whole tar, of a file or of a pipe."""
+    if bundle == PIPE:
+        if sys.stdin.isatty():
+            raise ConfigError(
+                "standard input is a terminal; pipe a tar in: tar -C FOLDER -c . | "
+                "edge-runtime release stage -"
+            )
+        return _limited(sys.stdin.buffer, max_bytes, "standard input")
+    tar = _real(bundle)
     if tar.is_dir():
         raise ConfigError(
             f"{tar} is a folder, and --send sends a tar; pack it: tar -C {tar} -cf bundle.tar ."
         )
     try:
-        return tar.read_bytes()
+        with tar.open("rb") as file:
+            return _limited(file, max_bytes, str(tar))
     except OSError as error:
         raise ConfigError(f"cannot read {tar}: {error.strerror}") from error
+
+
+def _limited(file: BinaryIO, max_bytes: int, shown: str) -> bytes:
+    data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ConfigError(
+            f"{shown} holds more than {max_bytes} bytes (--max-bytes), and it is sent in one "
+            "piece; put the bundle where the daemon may read it, and stage its path"
+        )
+    if not data:
+        raise ConfigError(f"{shown} is empty; a bundle as tar is needed there")
+    return data
 
 
 def _wait(
@@ -125,7 +150,10 @@ def _goes_on(model: str) -> int:
 
 def _decide(client: ReleaseClient, options: argparse.Namespace) -> int:
     try:
-        model = client.decide(options.name, options.action, options.reason)
+        if options.action == "revert":
+            model = client.revert(options.name, options.to, options.reason)
+        else:
+            model = client.decide(options.name, options.action, options.reason)
         if options.action == "promote" and options.wait:
             if not model.releases:
                 raise ProtocolError(f"the daemon shows no release of {options.name}; see `status`")

@@ -1,10 +1,15 @@
 """The arguments of ``release`` and ``traffic``."""
 
 import argparse
-from typing import Any
+from typing import Any, Final
 
 from edge_runtime.cli.argument_types import command, not_empty, positive, positive_seconds
 from edge_runtime.locations import ADMIN_SOCKET_NAME
+
+PIPE: Final = "-"
+"""Stands for standard input where a bundle is named."""
+SENT_BYTES_MAX: Final = 67_108_864
+"""Largest tar that is sent, unless the caller says otherwise: what the daemon takes by default."""
 
 _Commands = Any  # argparse keeps the type of its subparsers to itself
 
@@ -40,13 +45,19 @@ def _add_stage(actions: _Commands) -> None:
         "Install a bundle and begin its release.",
         "examples:\n"
         "  edge-runtime release stage ./digits-2 --wait\n"
-        "  edge-runtime release stage digits-2.tar --manual\n\n"
+        "  edge-runtime release stage digits-2.tar --manual\n"
+        "  tar -C ./digits-2 -c . | edge-runtime release stage -\n\n"
         "The daemon opens the path and copies what it reads, so it must be able to read it; with\n"
-        "--send this program reads the tar instead. With --wait the exit code is 0 if the version\n"
-        "was committed (with --manual: if it waits for `promote`), 1 if it was rolled back or\n"
-        "failed. Ctrl-C ends the waiting with 130, not the release.",
+        "--send, or `-` for standard input, this program reads a tar instead. With --wait the\n"
+        "exit code is 0 if the version was committed (with --manual: if it waits for `promote`),\n"
+        "1 if it was rolled back or failed. Ctrl-C ends the waiting with 130, not the release.",
     )
-    parser.add_argument("bundle", metavar="BUNDLE", type=not_empty, help="its folder, or a tar")
+    parser.add_argument(
+        "bundle",
+        metavar="BUNDLE",
+        type=not_empty,
+        help=f"its folder, or a tar; {PIPE}: a tar from standard input",
+    )
     parser.add_argument(
         "--manual",
         action="store_true",
@@ -62,6 +73,13 @@ def _add_stage(actions: _Commands) -> None:
         action="store_true",
         help="send the tar over the socket (up to limits.body_bytes), where the daemon may not "
         "read it",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        metavar="N",
+        type=positive,
+        default=SENT_BYTES_MAX,
+        help=f"largest tar that is read and sent (default: {SENT_BYTES_MAX}, as limits.body_bytes)",
     )
     _wait_option(parser)
     daemon_options(parser)
@@ -97,6 +115,13 @@ def _add_decisions(actions: _Commands) -> None:
     )
     _decision(
         actions,
+        "revert",
+        "Go back from the active version to the previous one, as the fleet does it.",
+        "Unlike `rollback` it keeps no orders out, touches no release under way, and is refused\n"
+        "while a hold or a rollback stands. --to makes sure that it leads where you think.",
+    )
+    _decision(
+        actions,
         "abort",
         "End the release under way; the active version answers.",
         "The fleet may order again at once; `rollback` and `hold` prevent that.",
@@ -121,6 +146,10 @@ def _decision(actions: _Commands, verb: str, summary: str, epilog: str) -> None:
     parser.add_argument("--reason", metavar="TEXT", default="", help="why, for the history")
     if verb == "promote":
         _wait_option(parser)
+    if verb == "revert":
+        parser.add_argument(
+            "--to", metavar="VERSION", type=positive, help="version that must be the previous one"
+        )
     daemon_options(parser)
 
 

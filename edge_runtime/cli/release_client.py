@@ -56,6 +56,12 @@ class ReleaseClient(Client):
         target = f"{_of(model)}/{verb}"
         return self._perform(order(target, body, schemas.ModelReleases), self.change_timeout_s)
 
+    def revert(self, model: str, to: int | None, reason: str) -> schemas.ModelReleases:
+        """Go back to the previous version, which must be the one named, if one is."""
+        body = msgspec.json.encode(schemas.RevertRequest(reason, to=to))
+        call = order(f"{_of(model)}/revert", body, schemas.ModelReleases)
+        return self._perform(call, self.change_timeout_s)
+
     def traffic(self, model: str, wanted: schemas.TrafficRequest) -> schemas.ModelReleases:
         """Split a model's traffic, or end the split."""
         target = f"/admin/models/{quote(model, safe='')}/traffic"

@@ -9,6 +9,7 @@ from edge_runtime.protocol import release_schemas as schemas
 
 NUMBERS_MAX: Final = 4  # of a step's measurements in one line; --json has all
 REASON_CHARS: Final = 80  # of a reason in a table; `explain`, `--wait` and --json have all of it
+BAD_SHOWN: Final = 5  # of what is remembered as bad; --json has more
 _DIGEST_CHARS: Final = 12
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3600
@@ -113,6 +114,13 @@ def one_model(model: schemas.ModelReleases) -> list[str]:
         lines.append(f"{model.override.kind}{by}{why}; the fleet's orders wait for `release clear`")
     if model.installed:
         lines.append(f"installed: {', '.join(map(str, model.installed))}")
+    if model.bad:
+        shown = [f"version {each.version} ({printable(each.cause)})" for each in model.bad]
+        more = f" and {len(shown) - BAD_SHOWN} more" if len(shown) > BAD_SHOWN else ""
+        lines.append(
+            f"remembered as bad: {', '.join(shown[:BAD_SHOWN])}{more}; --again takes one all the "
+            "same"
+        )
     if model.releases:
         lines.append(table(_RELEASES, [_release_cells(each) for each in model.releases]))
     return lines

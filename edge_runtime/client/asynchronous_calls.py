@@ -28,6 +28,7 @@ class AsynchronousCalls(ABC):
         *,
         version: Version = "",
         outputs: Sequence[str] | None = None,
+        routing_key: str | int = "",
         timeout_s: float | None = None,
         binary: bool = True,
     ) -> dict[str, Array]:
@@ -37,7 +38,13 @@ class AsynchronousCalls(ABC):
             EdgeRuntimeError: As ``Client.infer``.
         """
         prediction = await self.predict(
-            model, inputs, version=version, outputs=outputs, timeout_s=timeout_s, binary=binary
+            model,
+            inputs,
+            version=version,
+            outputs=outputs,
+            routing_key=routing_key,
+            timeout_s=timeout_s,
+            binary=binary,
         )
         return prediction.outputs
 
@@ -52,6 +59,7 @@ class AsynchronousCalls(ABC):
         id: str = "",  # noqa: A002 - the protocol's word
         priority: int = 0,
         server_timeout_s: float | None = None,
+        routing_key: str | int = "",
         timeout_s: float | None = None,
         binary: bool = True,
     ) -> Prediction:
@@ -69,6 +77,7 @@ class AsynchronousCalls(ABC):
             request_id=id,
             priority=priority,
             server_timeout_s=server_timeout_s,
+            routing_key=routing_key,
             binary=binary,
         )
         return await self._perform(call, timeout_s)

@@ -28,6 +28,7 @@ class BlockingCalls(ABC):
         *,
         version: Version = "",
         outputs: Sequence[str] | None = None,
+        routing_key: str | int = "",
         timeout_s: float | None = None,
         binary: bool = True,
     ) -> dict[str, Array]:
@@ -39,6 +40,7 @@ class BlockingCalls(ABC):
                 ``predict``).
             version: Version of the model, as text or number; empty lets the daemon choose.
             outputs: Names of the outputs to give back; ``None``: every one.
+            routing_key: See ``predict``.
             timeout_s: Instead of the client's.
             binary: Whether tensors travel as raw bytes; JSON is slower and knows no FP16 or BF16.
 
@@ -56,7 +58,13 @@ class BlockingCalls(ABC):
             ProtocolError: The answer is not of the protocol.
         """
         return self.predict(
-            model, inputs, version=version, outputs=outputs, timeout_s=timeout_s, binary=binary
+            model,
+            inputs,
+            version=version,
+            outputs=outputs,
+            routing_key=routing_key,
+            timeout_s=timeout_s,
+            binary=binary,
         ).outputs
 
     def predict(
@@ -70,6 +78,7 @@ class BlockingCalls(ABC):
         id: str = "",  # noqa: A002 - the protocol's word
         priority: int = 0,
         server_timeout_s: float | None = None,
+        routing_key: str | int = "",
         timeout_s: float | None = None,
         binary: bool = True,
     ) -> Prediction:
@@ -87,6 +96,8 @@ class BlockingCalls(ABC):
             id: The request's id, given back in the answer.
             priority: 1 is the highest, larger is lower; 0 is the model's default.
             server_timeout_s: Seconds after which the daemon must not begin to run it any more.
+            routing_key: Requests of one key get one version while the model's traffic is split,
+                whatever connection they take; empty: each connection has a key of its own.
             timeout_s: Seconds until this call gives up, instead of the client's.
             binary: Whether tensors travel as raw bytes.
 
@@ -108,6 +119,7 @@ class BlockingCalls(ABC):
             request_id=id,
             priority=priority,
             server_timeout_s=server_timeout_s,
+            routing_key=routing_key,
             binary=binary,
         )
         return self._perform(call, timeout_s)

@@ -27,6 +27,7 @@ from edge_runtime.errors import (
 from edge_runtime.protocol import schemas
 from edge_runtime.protocol.codec import decode_response, encode_request
 from edge_runtime.protocol.messages import InferRequest, Parameters, RequestedOutput
+from edge_runtime.protocol.routing_keys import key_of
 from edge_runtime.protocol.status import error_of
 from edge_runtime.tensors import Array
 
@@ -97,6 +98,7 @@ def infer(
     request_id: str = "",
     priority: int = 0,
     server_timeout_s: float | None = None,
+    routing_key: str | int = "",
     binary: bool = True,
 ) -> Call[Prediction]:
     """Ask for a prediction; the arguments are those of ``Client.predict``.
@@ -117,6 +119,7 @@ def infer(
         inputs=tensors,
         priority=priority,
         timeout_us=_microseconds(server_timeout_s),
+        routing_key=key_of(routing_key),
         binary_outputs=binary,
     )
     if outputs is not None:

@@ -14,8 +14,6 @@ from typing import Final, NamedTuple, Self
 from edge_runtime.errors import ArtifactError, StorageError
 from edge_runtime.observation.journal_record import Facts
 
-NAME: Final = "journal.db"
-"""In the state directory."""
 SCHEMA_VERSION: Final = 1
 FILE_MODE: Final = 0o600
 BUSY_S: Final = 5.0

@@ -54,7 +54,7 @@ class PredictionJournal:
         Returns:
             Whether any is to be kept at all.
         """
-        self._kept = {name: kept for name, kept in models.items() if is_kept(kept)}
+        self._kept = {name: kept for name, kept in models.items() if kept.is_on}
         self._writer.configure(self._kept, redact)
         return bool(self._kept)
 
@@ -98,11 +98,6 @@ class PredictionJournal:
                 size,
             )
         )
-
-
-def is_kept(kept: Kept) -> bool:
-    """Tell whether a model has a journal at all."""
-    return kept.share > 0 or kept.inputs_below > 0
 
 
 def read_key(settings: Journal) -> bytes | None:

@@ -19,12 +19,8 @@ from edge_runtime.errors import (
 from edge_runtime.protocol.binary_answers import encode_binary
 from edge_runtime.protocol.json_data import decode_data, from_elements, reason
 from edge_runtime.protocol.known_json import BYTES_MAX, KnownJsons
-from edge_runtime.protocol.messages import (
-    ROUTING_KEY_BYTES_MAX,
-    InferRequest,
-    InferResponse,
-    RequestedOutput,
-)
+from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
+from edge_runtime.protocol.routing_keys import key_of
 from edge_runtime.protocol.schemas import (
     InferInput,
     InferOutput,
@@ -339,7 +335,7 @@ def _apply_parameters(request: InferRequest, parameters: _Parameters) -> None:
     request.priority = _count(parameters, "priority")
     request.timeout_us = _count(parameters, "timeout")
     if "routing_key" in parameters:
-        request.routing_key = _key(parameters["routing_key"])
+        request.routing_key = key_of(parameters["routing_key"])
 
 
 def _flag(parameters: _Parameters, key: str, where: str, *, default: bool) -> bool:
@@ -354,15 +350,6 @@ def _count(parameters: _Parameters, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _COUNT_MAX:
         raise InvalidRequestError(f"parameter {key!r} must be an integer, 0 or above, of 64 bits")
     return value
-
-
-def _key(value: ParameterValue) -> str:
-    if isinstance(value, bool | float) or len(str(value).encode()) > ROUTING_KEY_BYTES_MAX:
-        raise InvalidRequestError(
-            "parameter 'routing_key' must be a text or an integer of at most "
-            f"{ROUTING_KEY_BYTES_MAX} bytes"
-        )
-    return str(value)
 
 
 def _size(name: str, value: ParameterValue) -> int:

@@ -42,7 +42,15 @@ WaitsForPerson = Annotated[
 Percent = Annotated[int, Meta(ge=1, le=100)]
 
 
-class StageRequest(Struct, kw_only=True, forbid_unknown_fields=True):
+class StageOptions(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What can be asked of a release, however its bundle comes."""
+
+    mode: WaitsForPerson = "automatic"
+    again: Again = False
+    rollout: Rollout = ""
+
+
+class StageRequest(StageOptions, kw_only=True, forbid_unknown_fields=True):
     """``POST /admin/releases``."""
 
     path: Annotated[
@@ -54,17 +62,10 @@ class StageRequest(Struct, kw_only=True, forbid_unknown_fields=True):
             "what it reads.",
         ),
     ]
-    mode: WaitsForPerson = "automatic"
-    again: Again = False
-    rollout: Rollout = ""
 
 
-class StageQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+class StageQuery(StageOptions, kw_only=True, forbid_unknown_fields=True):
     """The query of ``POST /admin/bundles``, whose body is the tar."""
-
-    mode: WaitsForPerson = "automatic"
-    again: Again = False
-    rollout: Rollout = ""
 
 
 class HistoryQuery(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +81,32 @@ class ReasonRequest(Struct, forbid_unknown_fields=True):
     """``POST /admin/releases/NAME/promote`` and its neighbours; the body may be left out."""
 
     reason: Annotated[Reason, Meta(description="Why, for the history.")] = ""
+
+
+class AbortRequest(ReasonRequest, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/releases/NAME/abort``; the body may be left out."""
+
+    rollout: Annotated[
+        str,
+        Meta(
+            max_length=REASON_CHARS_MAX,
+            description="Name of the fleet's rollout that is aborted: a release that a person or "
+            "another rollout ordered goes on (409). Empty: a person aborts.",
+        ),
+    ] = ""
+
+
+class RevertRequest(ReasonRequest, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/releases/NAME/revert``; the body may be left out."""
+
+    rollout: Rollout = ""
+    to: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Version that must be the previous one (409 if it is not); null: whichever "
+            "it is."
+        ),
+    ] = None
 
 
 class TrafficRequest(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -141,9 +168,23 @@ class Release(Struct, kw_only=True):
     waits_for: Annotated[
         str, Meta(description="Why it does not go on by itself now; empty: it does.")
     ] = ""
-    crashes: Annotated[int, Meta(description="Times the daemon died under it.")] = 0
+    crashes: Annotated[
+        int,
+        Meta(
+            description="Times the daemon died under it in canary and probation; of a committed "
+            "version: in a row, soon after its start."
+        ),
+    ] = 0
     cause: Annotated[str, Meta(description="Why it was rolled back, in one frozen word.")] = ""
     reason: Annotated[str, Meta(description="The same for people.")] = ""
+    proof: Annotated[
+        str,
+        Meta(
+            description="Of a committed version: `proven`, or `unproven` if there was too little "
+            "evidence or somebody decided without it; `reason` says what was lacking. Empty: it is "
+            "not committed, or that is not known."
+        ),
+    ] = ""
     created_s: float = 0.0
     updated_s: float = 0.0
 
@@ -155,6 +196,22 @@ class Override(Struct, kw_only=True):
     reason: str = ""
     source: str = ""
     created_s: float = 0.0
+
+
+class BadRelease(Struct, kw_only=True):
+    """A version that is not taken again unless an order says ``again``."""
+
+    version: int
+    manifest_sha256: str
+    digest: Annotated[
+        str,
+        Meta(
+            description="Of the files that ran here; the same files are refused under any number. "
+            "Empty: its self-test chose none."
+        ),
+    ] = ""
+    cause: str = ""
+    reason: str = ""
 
 
 class ModelReleases(Struct, kw_only=True):
@@ -180,6 +237,10 @@ class ModelReleases(Struct, kw_only=True):
     installed: Annotated[list[int], Meta(description="Versions in the store.")] = []
     releases: Annotated[
         list[Release], Meta(description="Newest first: those under way, and the last that ended.")
+    ] = []
+    bad: Annotated[
+        list[BadRelease],
+        Meta(description="What is remembered as bad on this device, the newest 100 at most."),
     ] = []
 
 

@@ -1,6 +1,7 @@
 """Who may bring what: the only way for a bundle into the store."""
 
 import contextlib
+import logging
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Final
 
 from edge_runtime.bundle import Bundle, unreadable
 from edge_runtime.errors import ArtifactError, ModelLoadError, SignatureError
+from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import MANIFEST_FILE, MAX_BYTES, SIGNATURE_FILE, read
+from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.protocol.release_schemas import Trust
+from edge_runtime.release.needed import needed_variants, needs
 from edge_runtime.settings import Release as Settings
 from edge_runtime.store.installed import Installed
 from edge_runtime.store.reading import SIGNATURE_BYTES_MAX, SourceLimits
@@ -17,6 +21,8 @@ from edge_runtime.store.source import source_of
 from edge_runtime.store.store import Store
 from edge_runtime.trust.keyring import check_release
 from edge_runtime.trust.keyring_file import KeyringFile
+
+_log = logging.getLogger(__name__)
 
 KEYRING: Final = "keyring.json"
 """The present keyring, in the state directory."""
@@ -29,11 +35,13 @@ class Admission:
         store: Where they go.
         settings: Whether bundles must be signed, and how large they may be.
         state_directory: Where the present keyring is kept.
+        cpu: Decides which variants must come with a bundle.
     """
 
     def __init__(
-        self, store: Store, settings: Callable[[], Settings], state_directory: Path
+        self, store: Store, settings: Callable[[], Settings], state_directory: Path, cpu: CpuFacts
     ) -> None:
+        self._cpu = cpu
         self._store = store
         self._settings = settings
         self._state_directory = state_directory
@@ -57,7 +65,27 @@ class Admission:
 
         limits = SourceLimits(bundle_bytes=settings.bundle_bytes)
         with contextlib.closing(source_of(where, limits)) as source:
-            return self._store.install(source, check=check)
+            return self._store.install(
+                source, check=check, needed=lambda manifest: needed_variants(manifest, self._cpu)
+            )
+
+    def needs(self, manifest: bytes, signature: bytes | None) -> Needs:
+        """Say which files of a bundle would have to come; takes a moment.
+
+        Args:
+            manifest: The exact bytes of its manifest.
+            signature: Of its signature; ``None``: it has none.
+
+        Raises:
+            ArtifactError: Such a bundle would not be taken.
+        """
+        shown = "the bundle that was asked about"
+        parsed = self._store.accepted((manifest, signature), shown, self.check)
+        return needs(parsed, self._cpu, self._store.blobs.has)
+
+    def content(self, sha256: str) -> int | None:
+        """Open a content of the store; see ``release_orders``."""
+        return self._store.blobs.open(sha256)
 
     def check(self, manifest: bytes, signature: bytes | None) -> None:
         """Make sure that a managed device may run what a manifest describes.
@@ -120,6 +148,18 @@ class Admission:
             StorageError: It cannot be written.
         """
         return self._keyring().accept(data).version
+
+    def follow_keyring(self) -> None:
+        """Take a newer keyring that a package brought, or log why not; at the start."""
+        if not self._settings().managed:
+            return
+        try:
+            keyring = self._keyring().follow()
+        except ArtifactError as error:
+            _log.warning("the keyring of release.keyring is not taken: %s", error.message)
+        else:
+            if keyring is not None:
+                _log.info("keyring version %d of release.keyring is installed", keyring.version)
 
     def _keyring(self) -> KeyringFile:
         first = self._settings().keyring

@@ -33,22 +33,6 @@ class AwakeClock:
         """Read the clock, in seconds."""
         return self._offset_s + self._monotonic()
 
-    def deadline_s(self, within_s: float) -> float:
-        """Say when something that may take so long is over.
-
-        Args:
-            within_s: Seconds awake from now on.
-        """
-        return self.now_s() + within_s
-
-    def left_s(self, deadline_s: float) -> float:
-        """Say how long it is until a deadline, in seconds awake; 0: it is over.
-
-        Args:
-            deadline_s: On this clock.
-        """
-        return max(0.0, deadline_s - self.now_s())
-
 
 def boot_id(path: Path = BOOT_ID) -> str:
     """Name this boot of the device; another boot has another name.

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edge_runtime.protocol.release_schemas import ModelReleases, Release
+from edge_runtime.release.proof import PROVEN, UNPROVEN
 from edge_runtime.release.states import FINAL, State
 
 _DIGEST_CHARS: Final = 12
@@ -120,7 +121,16 @@ def _last(model: ModelReleases) -> Iterator[str]:
         return
     last = model.releases[0]
     if last.state == State.COMMITTED:
-        yield f"The last release, of version {last.version}, was committed; none is under way."
+        how = " on evidence" if last.proof == PROVEN else ""
+        yield f"The last release, of version {last.version}, was committed{how}; none is under way."
+        if last.proof == UNPROVEN:
+            yield f"It was {last.reason.rstrip('.')}."
+        if last.crashes:
+            times = "once" if last.crashes == 1 else f"{last.crashes} times in a row"
+            yield (
+                f"The daemon died {times} with it in memory; after `release.committed_crashes_max` "
+                "times in a row the version before it answers again."
+            )
         return
     why = ": ".join(each for each in (last.cause, last.reason) if each)
     ended = "failed" if last.state == State.FAILED else "was rolled back"

@@ -42,7 +42,12 @@ class Finding(NamedTuple):
 
 
 def findings(
-    snapshot: Snapshot, *, agreement_floor: float, latency_ratio_max: float, alpha: float
+    snapshot: Snapshot,
+    *,
+    agreement_floor: float,
+    latency_ratio_max: float,
+    alpha: float,
+    error_rate_max: float = 0.0,
 ) -> list[Finding]:
     """Take every measure of which there is evidence.
 
@@ -51,15 +56,19 @@ def findings(
         agreement_floor: Least share of inputs on which the outputs agree.
         latency_ratio_max: Most time of a run, over the active version's.
         alpha: Chance of a bound that is reported to be wrong.
+        error_rate_max: Most share of real requests on which the candidate may fail by itself;
+            0: not asked.
 
     Returns:
-        Four of comparisons, two of traffic. How many depends on where evidence comes from, never
-        on what it says.
+        Four of comparisons, two of traffic, and one more where errors are asked for by themselves.
+        How many depends on where evidence comes from, never on what it says.
     """
     allowed = math.log(latency_ratio_max)
     found = []
     if snapshot.candidate.count:
         found += [_errors_of_traffic(snapshot), _latency_of_traffic(snapshot, allowed)]
+        if error_rate_max:
+            found.append(_error_rate(snapshot, error_rate_max, alpha))
     if snapshot.pairs or not found:
         found += [
             _errors(snapshot),
@@ -164,6 +173,20 @@ def _errors_of_traffic(snapshot: Snapshot) -> Finding:
         f"errors under traffic: in {len(shares)} of {snapshot.shared} blocks with both versions; "
         f"the candidate's share is {seen:.4g} blocks, by its traffic it would be {expected:.4g}",
         {**numbers, "traffic_errors_expected": expected, "traffic_errors_p": chance},
+    )
+
+
+def _error_rate(snapshot: Snapshot, most: float, alpha: float) -> Finding:
+    """Ask whether it fails too often, beside nobody: each block counts with its share."""
+    ours = snapshot.candidate
+    errors, n = _whole(ours.errors), ours.count
+    low, _ = clopper_pearson(errors, n, alpha)
+    chance = binomial_at_least(errors, n, most)
+    return Finding(
+        chance,
+        f"errors: {ours.errors:.4g} of {n} blocks failed, {ours.errors / n:.3g} of the requests of "
+        f"a block; allowed are {most:.3g}, and there is nothing to compare it with",
+        {"error_rate": ours.errors / n, "error_rate_low": low, "error_rate_p": chance},
     )
 
 

@@ -36,11 +36,11 @@ _INSERT_RELEASE: Final = """
 INSERT INTO releases (
     model, version, manifest_sha256, digest, state, stage, weights, mode, source, "order", active,
     active_source, method, looks, awake_deadline_s, crashes, cause, reason, variant,
-    variant_reason, created_s, updated_s
+    variant_reason, proof, created_s, updated_s
 ) VALUES (
     :model, :version, :manifest_sha256, :digest, :state, :stage, :weights, :mode, :source, :order,
     :active, :active_source, :method, :looks, :awake_deadline_s, :crashes, :cause, :reason,
-    :variant, :variant_reason, :created_s, :updated_s
+    :variant, :variant_reason, :proof, :created_s, :updated_s
 )
 """
 _UPDATE_RELEASE: Final = """
@@ -50,7 +50,7 @@ UPDATE releases SET
     "order" = :order, active = :active, active_source = :active_source, method = :method,
     looks = :looks, awake_deadline_s = :awake_deadline_s, crashes = :crashes, cause = :cause,
     reason = :reason, variant = :variant, variant_reason = :variant_reason,
-    created_s = :created_s, updated_s = :updated_s
+    proof = :proof, created_s = :created_s, updated_s = :updated_s
 WHERE id = :id AND state = :from_state
 """
 _INSERT_HISTORY: Final = """
@@ -88,11 +88,13 @@ ON CONFLICT (model) DO UPDATE SET
 """
 _CLEAR_OVERRIDE: Final = "DELETE FROM overrides WHERE model = :model"
 _PUT_BAD: Final = """
-INSERT INTO bad_digests (manifest_sha256, model, version, cause, reason, "order", created_s)
-VALUES (:manifest_sha256, :model, :version, :cause, :reason, :order, :created_s)
+INSERT INTO bad_digests (
+    manifest_sha256, model, version, digest, cause, reason, "order", created_s
+) VALUES (:manifest_sha256, :model, :version, :digest, :cause, :reason, :order, :created_s)
 ON CONFLICT (manifest_sha256) DO UPDATE SET
-    model = excluded.model, version = excluded.version, cause = excluded.cause,
-    reason = excluded.reason, "order" = excluded."order", created_s = excluded.created_s
+    model = excluded.model, version = excluded.version, digest = excluded.digest,
+    cause = excluded.cause, reason = excluded.reason, "order" = excluded."order",
+    created_s = excluded.created_s
 """
 _FORGET_BAD: Final = "DELETE FROM bad_digests WHERE manifest_sha256 = :manifest_sha256"
 _NEXT_ORDER: Final = "UPDATE daemon SET orders = orders + 1"

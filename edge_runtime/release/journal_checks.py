@@ -1,13 +1,16 @@
 """Making a journal's file, telling whether one can be believed, and what SQLite's errors mean."""
 
+import logging
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
 from edge_runtime.errors import StorageError
 from edge_runtime.private_folder import sync
+from edge_runtime.release.journal_migration import migrate
 from edge_runtime.release.journal_schema import (
     DATABASE,
     GUARDS,
@@ -16,6 +19,8 @@ from edge_runtime.release.journal_schema import (
     SQLITE_MIN,
     TABLES,
 )
+
+_log = logging.getLogger(__name__)
 
 FILE_MODE: Final = 0o600
 BUSY_S: Final = 2.0
@@ -212,7 +217,7 @@ def newer_schema(found: int) -> StorageError:
 
 
 def check(connection: sqlite3.Connection) -> None:
-    """Look whether a journal can be believed.
+    """Look whether a journal can be believed; one of an earlier version is brought up to date.
 
     Args:
         connection: An open one.
@@ -225,13 +230,46 @@ def check(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise newer_schema(version)
-    if version != SCHEMA_VERSION:
+    if version < 1:
         raise DamagedError(f"it has schema {version}, which no journal has")
     found = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise DamagedError(" ".join(str(found).split()))
     for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check"):
         raise DamagedError(f"a row of {table} belongs to nothing in {parent}")
+    if version < SCHEMA_VERSION:
+        _bring_up_to_date(connection, version)
+    else:
+        _check_tables(connection)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, version: int) -> None:
+    """Migrate whole or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        try:
+            migrate(connection)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise  # the disk's
+            raise DamagedError(f"it is no journal of schema {version}: {error}") from error
+        except sqlite3.IntegrityError as error:
+            raise DamagedError(f"a row of schema {version} makes no sense: {error}") from error
+        _check_tables(connection)
+        with closing(empty()) as wanted:
+            for _, _, sql in _guards(wanted):
+                connection.execute(sql)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    _log.info(
+        "the release journal %s had schema %d and has %d now", DATABASE, version, SCHEMA_VERSION
+    )
+
+
+def _check_tables(connection: sqlite3.Connection) -> None:
     wanted = empty()
     try:
         if _tables(connection) != _tables(wanted):

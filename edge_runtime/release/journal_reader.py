@@ -34,7 +34,10 @@ _HISTORY_OF: Final = """
 SELECT * FROM history WHERE model = :model AND id < :before_id ORDER BY id DESC LIMIT :limit
 """
 _BAD: Final = "SELECT * FROM bad_digests WHERE manifest_sha256 = :manifest_sha256"
-_ALL_BAD: Final = 'SELECT * FROM bad_digests ORDER BY "order" DESC, created_s DESC LIMIT :limit'
+_ALL_BAD: Final = """
+SELECT * FROM bad_digests WHERE :model IN ('', model)
+ORDER BY "order" DESC, created_s DESC LIMIT :limit
+"""
 _DAEMON: Final = "SELECT boot_id, was_clean, awake_s FROM daemon"
 _ID_MAX: Final = 2**63 - 1
 
@@ -134,9 +137,13 @@ class JournalReader:
         """Say whether a manifest is remembered as bad, and why."""
         return self._one(BadDigest, _BAD, {"manifest_sha256": manifest_sha256})
 
-    def all_bad(self) -> list[BadDigest]:
-        """List the manifests remembered as bad, the newest order first."""
-        return self._all(BadDigest, _ALL_BAD, {"limit": BAD_MAX})
+    def all_bad(self, model: str = "") -> list[BadDigest]:
+        """List what is remembered as bad, the newest order first.
+
+        Args:
+            model: Only of this one; empty: of all.
+        """
+        return self._all(BadDigest, _ALL_BAD, {"model": model, "limit": BAD_MAX})
 
     def previous(self) -> Previous:
         """Say how the last daemon ended; of the one that runs: that it did not end in order."""
@@ -174,7 +181,7 @@ def _check(read: Read) -> None:
     for kind, statement, values in (
         (Release, _RELEASES, {"model": "", "unfinished": False, "limit": -1}),
         (Override, _OVERRIDES, {"model": ""}),
-        (BadDigest, _ALL_BAD, {"limit": -1}),
+        (BadDigest, _ALL_BAD, {"model": "", "limit": -1}),
     ):
         for row in read(statement, values):
             from_row(kind, row)

@@ -16,8 +16,8 @@ checks the same when a row comes. States have no CHECK: a name that this program
 be readable, because its recovery is to roll back. None of this stops somebody who may write to the
 file itself and drops the triggers; they are put back at the next start.
 
-STRICT tables need SQLite 3.37. A later version of the schema is made by steps from this one, each
-in one transaction with its ``user_version``.
+STRICT tables need SQLite 3.37. A journal of an earlier version is brought up to date when it is
+opened, in one transaction with its ``user_version``: ``journal_migration``.
 """
 
 from typing import Final
@@ -34,7 +34,7 @@ SIDE: Final = "-journal"
 DAMAGED: Final = ".damaged-"
 """Goes between the file's name and a number, for a file that was put aside."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """``PRAGMA user_version`` of a file that this program reads and writes."""
 
 SQLITE_MIN: Final = (3, 37, 0)
@@ -78,6 +78,7 @@ CREATE TABLE releases (
     reason TEXT NOT NULL,
     variant TEXT NOT NULL,
     variant_reason TEXT NOT NULL,
+    proof TEXT NOT NULL,
     created_s REAL NOT NULL,
     updated_s REAL NOT NULL
 ) STRICT;
@@ -116,6 +117,7 @@ CREATE TABLE bad_digests (
         CHECK (length(manifest_sha256) = 64 AND manifest_sha256 NOT GLOB '*[^0-9a-f]*'),
     model TEXT NOT NULL CHECK (length(model) BETWEEN 1 AND 128),
     version INTEGER NOT NULL CHECK (version >= 1),
+    digest TEXT NOT NULL,
     cause TEXT NOT NULL,
     reason TEXT NOT NULL,
     "order" INTEGER NOT NULL CHECK ("order" >= 0),

@@ -16,8 +16,10 @@ import msgspec
 from edge_runtime.errors import EdgeRuntimeError, StorageError
 from edge_runtime.failpoints import failpoint, wall_time
 from edge_runtime.release.disk_thread import ANSWER_S
-from edge_runtime.release.records import BadDigest, Release, Slots, Transition
-from edge_runtime.release.serving import STORE
+from edge_runtime.release.ordered import Ordered
+from edge_runtime.release.proof import IS_PROVEN, Step, proof, steps_of
+from edge_runtime.release.records import BadDigest, Release, Transition
+from edge_runtime.release.slot_changes import slots_after
 from edge_runtime.release.states import (
     FINAL,
     SERVES_TRAFFIC,
@@ -36,10 +38,11 @@ _log = logging.getLogger(__name__)
 
 RETRY_S: Final = 0.5  # after the disk failed; twice as long each time
 RETRY_MAX_S: Final = 10.0
+ROWS_MAX: Final = 1_000  # of a model's history, when it is asked how a release passed
 STEP_END_S: Final = 20.0  # for a step that is given up to clean up behind itself
 
 #: Ends after which the same bundle is not taken again unless somebody insists.
-_BAD: Final = frozenset({Cause.VERDICT, Cause.SELF_TEST, Cause.ERRORS, Cause.CRASHED, Cause.LOAD})
+BAD: Final = frozenset({Cause.VERDICT, Cause.SELF_TEST, Cause.ERRORS, Cause.CRASHED, Cause.LOAD})
 
 #: Where tests make the process die, between what is stored and what is done about it.
 _STORED: Final[Mapping[State, str]] = {
@@ -72,8 +75,8 @@ class Machine:
     def __init__(self, release: Release, means: Means, is_held: Callable[[], bool]) -> None:
         self.progress = Progress(release, is_held)
         self._means = means
-        self._order: Outcome | None = None
-        self._ordered_in = ("", 0)  # the step that it is about
+        self._order: Ordered | None = None
+        self._present: Ordered | None = None  # the order that is being carried out
         self._trial = TrialSteps(means, self.progress)
         self._traffic = TrafficSteps(means, self.progress, self._trial)
         #: Set when the next change was stored and done.
@@ -84,23 +87,31 @@ class Machine:
         """As it is stored."""
         return self.progress.release
 
-    def order(self, outcome: Outcome) -> bool:
+    @property
+    def is_going_back(self) -> bool:
+        """Whether somebody ordered that it goes back, or it does already."""
+        orders = [each.outcome for each in (self._order, self._present) if each is not None]
+        is_ordered = any(each.event is Event.ROLL_BACK for each in orders)
+        return is_ordered or self.release.state == State.ROLLING_BACK
+
+    def order(self, outcome: Outcome) -> Ordered | None:
         """Give up the present step for something else.
 
         Args:
             outcome: How it ends.
 
         Returns:
-            Whether the present state allows it; if not, nothing changes.
+            What tells whether it is done; ``None``: the present state does not allow it, and
+            nothing changes.
         """
         if not self.allows(outcome.event):
-            return False
-        self._order = outcome
-        self._ordered_in = (self.release.state, self.release.stage)
+            return None
+        self._dropped(self._order)
+        self._order = ordered = Ordered(outcome, self.release)
         if outcome.event is Event.ROLL_BACK:  # it may have to wait for the disk
             self._means.serving.divert(self.release.model)
         self.progress.changed.set()
-        return True
+        return ordered
 
     def allows(self, event: Event) -> bool:
         """Tell whether something may happen in the present state."""
@@ -108,7 +119,7 @@ class Machine:
         known = state in set(State)
         if not known:
             return event is Event.ROLL_BACK
-        if self._order is not None and self._order.event is Event.ROLL_BACK:
+        if self._order is not None and self._order.outcome.event is Event.ROLL_BACK:
             return False
         return (State(state), event) in TRANSITIONS
 
@@ -122,7 +133,12 @@ class Machine:
             while self._order is not None or self.release.state not in FINAL:
                 outcome = await self._next()
                 await self._persistently(outcome)
+                if self._present is not None:
+                    self._present.answer(is_done=True)
+                    self._present = None
         finally:
+            self._dropped(self._order)
+            self._dropped(self._present)
             await self._trial.end()
 
     async def _next(self) -> Outcome:
@@ -152,13 +168,19 @@ class Machine:
         ordered, self._order = self._order, None
         if ordered is None:
             return None
-        state, is_roll_back = self.release.state, ordered.event is Event.ROLL_BACK
+        state, event = self.release.state, ordered.outcome.event
         # What it was about may have ended while its end was being stored: then it came too late.
-        if not is_roll_back and self._ordered_in != (state, self.release.stage):
+        is_late = event is not Event.ROLL_BACK and not ordered.is_about(self.release)
+        if is_late or (state in set(State) and (State(state), event) not in TRANSITIONS):
+            self._dropped(ordered)
             return None
-        if state in set(State) and (State(state), ordered.event) not in TRANSITIONS:
-            return None
-        return ordered
+        self._present = ordered
+        return ordered.outcome
+
+    @staticmethod
+    def _dropped(ordered: Ordered | None) -> None:
+        if ordered is not None:
+            ordered.answer(is_done=False)
 
     async def _step(self) -> Outcome:
         try:
@@ -221,8 +243,10 @@ class Machine:
                         await self.progress.changed.wait()
                 self.progress.changed.clear()
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
-                if self._order is not None and self._order.event is Event.ROLL_BACK:
-                    outcome, self._order = self._order, None
+                if self._order is not None and self._order.outcome.event is Event.ROLL_BACK:
+                    self._dropped(self._present)
+                    self._present, self._order = self._order, None
+                    outcome = self._present.outcome
                     self._means.serving.divert(self.release.model)
             else:
                 self.progress.problem = ""
@@ -242,11 +266,20 @@ class Machine:
                 beside = {}  # it answers nobody either: this one is not to wait for it
                 _log.warning("%s has nothing to go back to: %s", self._shown, error)
             outcome = outcome._replace(changes={**outcome.changes, **beside})
+        if state is State.COMMITTED:
+            outcome = await self._with_proof(before, outcome)
         after = self._after(before, state, outcome)
-        slots = self._slots_after(before, after)
+        serving, store = self._means.serving, self._means.store
+        slots = slots_after(
+            serving.slots(after.model),
+            before,
+            after,
+            installed=lambda: store.versions(after.model),
+            is_active_there=serving.active(after.model) is not None,
+        )
         is_over = state is State.FAILED and slots is not None  # nothing will answer
         bad = None
-        if state in {State.ROLLING_BACK, State.FAILED} and outcome.cause in _BAD:
+        if state in {State.ROLLING_BACK, State.FAILED} and outcome.cause in BAD and outcome.is_sure:
             bad = BadDigest.of(after, wall_time())
         row = Transition.between(
             before,
@@ -263,7 +296,9 @@ class Machine:
         if slots is not None:
             self._means.serving.take(slots)
         self.progress.release = after
-        if state in FINAL and self._order is not None and self._order.cause is Cause.SUPERSEDED:
+        late = self._order if state in FINAL else None
+        if late is not None and late.outcome.cause is Cause.SUPERSEDED:
+            self._dropped(late)
             self._order = None  # it came too late: nothing is under way that could be superseded
         self._means.serving.choose(after)
         _log.info(
@@ -277,6 +312,18 @@ class Machine:
         if is_over:
             await self._means.serving.stand(after.model)
         self.moved.set()
+
+    async def _with_proof(self, before: Release, outcome: Outcome) -> Outcome:
+        """Say with the commit what it rests on."""
+        journal, model = self._means.journal, before.model
+        rows = await self._means.keep(lambda: journal.history(model, ROWS_MAX))
+        last = Step(before.state, outcome.reason, bool(outcome.numbers.get(IS_PROVEN)))
+        found = proof(before, [last, *steps_of(rows, before.id)])
+        return outcome._replace(
+            reason=found.reason,
+            numbers={**outcome.numbers, "proof": found.word},
+            changes={**outcome.changes, "proof": found.word},
+        )
 
     async def _settle(self) -> None:
         """Let go of what is not active any more; the candidate answers already."""
@@ -327,6 +374,8 @@ class Machine:
             changes["reason"] = outcome.reason
         elif state is State.FAILED:
             changes["reason"] = f"{before.reason}; the way back failed: {outcome.reason}"
+        if state in SERVES_TRAFFIC and before.state not in SERVES_TRAFFIC:
+            changes["crashes"] = 0  # what died before that, did not die of it
         return msgspec.structs.replace(
             before,
             state=str(state),
@@ -336,34 +385,6 @@ class Machine:
             **changes,
         )
 
-    def _slots_after(self, before: Release, after: Release) -> Slots | None:
-        """Say what the slots become with a change; ``None``: they stay."""
-        slots = self._means.serving.slots(after.model)
-        if after.state == State.COMMITTED:
-            if slots.active is None and after.active is not None:
-                # The configuration's version was active: it is what a rollback leads to.
-                slots = slots.committed(after.active, after.active_source, "")
-            return slots.committed(after.version, STORE, after.digest)
-        if before.state == State.ROLLING_BACK:
-            if after.state != State.FAILED or slots.disabled:
-                return None
-            is_there = self._means.serving.active(after.model) is not None
-            return None if is_there else _nothing(slots, after.reason)
-        if after.state != State.ROLLING_BACK:
-            return None
-        if (slots.active, slots.active_source) == (after.version, STORE):
-            back = slots.reverted(f"version {after.version} was rolled back ({after.reason})")
-            if back.active_source != STORE or back.active in self._means.store.versions(
-                after.model
-            ):
-                return back
-            why = f"version {after.version} was rolled back ({after.reason}), and version "
-            return _nothing(back, f"{why}{back.active} is not in the store any more")
-        if before.state in SERVES_TRAFFIC and slots.active is None and after.active is None:
-            why = f"version {after.version} was rolled back ({after.reason}), and there was none"
-            return _nothing(slots, f"{why} before it")
-        return None
-
     def _running(self, after: Release) -> str:
         """Name what really answers after a change."""
         return self._means.serving.running_digest(after.model)
@@ -371,17 +392,6 @@ class Machine:
     @property
     def _shown(self) -> str:
         return f"{self.release.model} version {self.release.version}"
-
-
-def _nothing(slots: Slots, why: str) -> Slots:
-    """Leave a model without a version."""
-    return msgspec.structs.replace(
-        slots,
-        active=None,
-        active_source="",
-        active_digest="",
-        disabled=f"{why}; release another version",
-    )
 
 
 def _because(reason: str) -> str:

@@ -16,8 +16,8 @@ from edge_runtime.errors import EdgeRuntimeError, StorageError
 from edge_runtime.failpoints import wall_time
 from edge_runtime.release.disk_thread import aside
 from edge_runtime.release.machine import Machine
-from edge_runtime.release.records import Numbers, Override, Previous, Release, Transition
-from edge_runtime.release.recovery import has_crashed, recovered
+from edge_runtime.release.records import Numbers, Override, Release, Transition
+from edge_runtime.release.recovery import Crash, counts_against, recovered, suspects
 from edge_runtime.release.states import FINAL, Cause, Event, State
 from edge_runtime.release.steps import Means, Outcome
 from edge_runtime.routing import LoadedVersion
@@ -57,23 +57,30 @@ class Machines:
         self._background: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
 
-    async def begin(self, previous: Previous) -> None:
+    async def begin(self, crash: Crash | None) -> None:
         """Go on where the last daemon stopped; the active versions are in place already.
 
         Args:
-            previous: How it ended.
+            crash: How it died; ``None``: it did not, or the power was cut.
         """
         means = self._means
         journal = means.journal
         overrides = await self._stored(journal.overrides)
         unfinished = await self._stored(partial(journal.releases, unfinished=True))
         self.overrides = {each.model: each for each in overrides or ()}
-        crash = has_crashed(previous, means.boot_id)
+        blamed = suspects(unfinished or (), crash)
         ids = {each.release.id for each in self.by_model.values()}
         for release in reversed(unfinished or ()):  # of two of one model, the newer one wins
             if release.id in ids:
                 continue  # it was ordered while the disk could not be read
-            kept, outcome = recovered(release, means.settings().crashes_max, has_crashed=crash)
+            kept, outcome = recovered(
+                release,
+                means.settings().crashes_max,
+                has_crashed=counts_against(release, crash, blamed),
+                others=[_named(each) for each in blamed if each.id != release.id]
+                if release in blamed
+                else (),
+            )
             if kept != release:
                 await self._stored(partial(journal.save, kept))
             await self.supersede(kept.model)
@@ -163,6 +170,7 @@ class Machines:
             _log.error("the release of %s does not end; the next one goes on without it", model)
             if machine.release.state not in FINAL:
                 await self._stored(partial(self._give_up, machine.release, why))
+                self.later(self._means.serving.abandon(model, machine.release.version))
         self.by_model.pop(model, None)
 
     async def over(self, model: str) -> bool:
@@ -176,6 +184,11 @@ class Machines:
 
     def _give_up(self, release: Release, why: str) -> None:
         """Store that a release did not come to its end; on the journal's thread."""
+        journal = self._means.journal
+        # What it was about to store when it was given up may have been stored after all.
+        release = journal.release(release.id) or release
+        if release.state in FINAL:
+            return
         rolling = msgspec.structs.replace(
             release,
             state=str(State.ROLLING_BACK),
@@ -184,7 +197,6 @@ class Machines:
             updated_s=wall_time(),
         )
         failed = msgspec.structs.replace(rolling, state=str(State.FAILED))
-        journal = self._means.journal
         if release.state != State.ROLLING_BACK:
             journal.move(rolling, self.row(release, rolling, Event.ROLL_BACK))
         journal.move(failed, self.row(rolling, failed, Event.ERROR))
@@ -233,7 +245,7 @@ class Machines:
             means.store.collect(keep)
 
         try:
-            # What takes longer goes on by itself: it removes only what was there when it began.
+            # What takes longer goes on by itself: the store spares what comes in meanwhile.
             await aside(collect, within_s=COLLECT_S)
         except (EdgeRuntimeError, OSError) as error:
             _log.warning("old versions stay on the disk: %s", error)
@@ -300,3 +312,7 @@ class Machines:
         if self._tasks:
             now_s = self._means.clock.now_s()
             self.later(self._stored(partial(self._means.journal.tick, now_s)))
+
+
+def _named(release: Release) -> str:
+    return f"{release.model} version {release.version}"

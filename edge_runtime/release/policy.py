@@ -41,6 +41,8 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
         agreement_floor: Least share of inputs on which the outputs agree; 0: not asked, for steps
             in which nothing is compared.
         latency_ratio_max: Most time of a run, over the active version's.
+        error_rate_max: Most share of real requests on which it may fail; 0: not asked, for steps
+            in which it can be compared with another version.
         alpha: Chance of one step to reject a candidate that is as good as the active version; also
             of one step to take a candidate for proven that agrees less than the floor.
         looks_max: Looks at the evidence of one step.
@@ -51,6 +53,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
 
     agreement_floor: float = 0.98
     latency_ratio_max: float = 1.5
+    error_rate_max: float = 0.0
     alpha: float = 0.05
     looks_max: int = LOOKS_MAX
     blocks_min: int = 16
@@ -101,10 +104,11 @@ def thresholds(comparison: Comparison, overrides: Overrides, settings: Release) 
         overrides: ``[models.NAME.release]`` of the configuration; wins over the manifest.
         settings: ``[release]`` of the configuration.
     """
-    wanted = rules(comparison, overrides)
+    wanted, errors = rules(comparison, overrides), overrides.error_rate_max
     return Thresholds(
         agreement_floor=wanted.agreement_floor,
         latency_ratio_max=wanted.latency_ratio_max,
+        error_rate_max=settings.error_rate_max if errors is None else errors,
         alpha=settings.alpha,
         blocks_min=settings.blocks_min,
     )
@@ -201,6 +205,7 @@ def judge(
         snapshot,
         agreement_floor=wanted.agreement_floor,
         latency_ratio_max=wanted.latency_ratio_max,
+        error_rate_max=wanted.error_rate_max,
         alpha=wanted.alpha,
     )
     # None is left where a step ends after its last look: nothing can fail or be proven any more.

@@ -42,11 +42,14 @@ class Release(Record, frozen=True, kw_only=True):
         method: How the switch was made; empty: there was none yet.
         looks: Looks at the evidence that were spent in the present step.
         awake_deadline_s: When the present step is over, on the awake clock, in seconds.
-        crashes: Times the daemon died while this version answered requests.
+        crashes: Times the daemon died with this version in memory, in canary and probation; of a
+            committed one: in a row.
         cause: A name of ``states.Cause``; empty while nothing went wrong.
         reason: The same as a sentence.
         variant: The file of the variant that was chosen.
         variant_reason: Why that one.
+        proof: What its commit rests on, a word of ``proof``; empty: it is not committed, or an
+            earlier version of this program did it.
         created_s: When it was asked for.
         updated_s: When it last changed.
     """
@@ -72,6 +75,7 @@ class Release(Record, frozen=True, kw_only=True):
     reason: str = ""
     variant: str = ""
     variant_reason: str = ""
+    proof: str = ""
     created_s: float
     updated_s: float
 
@@ -244,12 +248,14 @@ class Transition(Record, frozen=True, kw_only=True):
 
 
 class BadDigest(Record, frozen=True, kw_only=True):
-    """A manifest that is not staged again unless a newer order says so.
+    """A version that is not staged again unless a newer order says so, whatever its number.
 
     Attributes:
         manifest_sha256: SHA-256 of the manifest, which names the digest of every file.
         model: The model's name.
         version: The version.
+        digest: Of the variant that ran here: another manifest over the same files has it too.
+            Empty: none had been chosen yet.
         cause: Why, as a word.
         reason: Why, as a sentence.
         order: Number of the order whose release it was.
@@ -259,6 +265,7 @@ class BadDigest(Record, frozen=True, kw_only=True):
     manifest_sha256: str
     model: str
     version: int
+    digest: str = ""
     cause: str
     reason: str = ""
     order: int = 0
@@ -276,6 +283,7 @@ class BadDigest(Record, frozen=True, kw_only=True):
             manifest_sha256=release.manifest_sha256,
             model=release.model,
             version=release.version,
+            digest=release.digest,
             cause=release.cause,
             reason=release.reason,
             order=release.order,

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from edge_runtime.errors import (
     ArtifactError,
+    ConflictError,
     EdgeRuntimeError,
-    ForbiddenError,
     InvalidRequestError,
     StorageError,
 )
@@ -26,12 +27,14 @@ from edge_runtime.protocol import release_schemas as schemas
 from edge_runtime.release import reports
 from edge_runtime.release.admission import Admission
 from edge_runtime.release.disk_thread import ANSWER_S, aside
+from edge_runtime.release.fleet_orders import check_no_override, check_own, check_revertible
+from edge_runtime.release.known_bad import known_bad, matching, refusal
 from edge_runtime.release.machine import Machine
 from edge_runtime.release.machines import STUCK_S, Machines
 from edge_runtime.release.questions import Questions
 from edge_runtime.release.records import Override, OverrideKind, Release
 from edge_runtime.release.serving import STORE
-from edge_runtime.release.states import Cause, Event, State
+from edge_runtime.release.states import UNFINISHED, Cause, Event, State
 from edge_runtime.release.steps import Means, Outcome
 from edge_runtime.store.installed import Installed
 
@@ -40,6 +43,8 @@ _log = logging.getLogger(__name__)
 PERCENT: Final = 100
 MOVE_S: Final = 20.0
 """How long an order waits to see itself done, in seconds; it goes on all the same."""
+OVERRIDES_MAX: Final = 1_000
+"""Models that may be held; a rollback is always taken."""
 
 
 class Releases(Questions):
@@ -53,7 +58,8 @@ class Releases(Questions):
 
     def __init__(self, means: Means, machines: Machines, admission: Admission) -> None:
         super().__init__(means, machines, admission)
-        self._locks: dict[str, asyncio.Lock] = {}
+        #: Gone with the last who waits: names that nobody has cost nothing.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     # -- orders --------------------------------------------------------------------------------
 
@@ -80,13 +86,11 @@ class Releases(Questions):
         means, journal = self._means, self._means.journal
         name = installed.name
         async with self._lock(name):
-            bad = await means.keep(lambda: journal.bad(installed.manifest_sha256))
+            digests = set(means.digests(installed.manifest).values())
+            remembered = await means.keep(partial(journal.all_bad, name))
+            bad = known_bad(remembered, installed.manifest_sha256, digests)
             if bad is not None and not again:
-                raise ArtifactError(
-                    f"{name} version {installed.version} was rolled back here before "
-                    f"({bad.cause}: {bad.reason}); release a mended one under a new version, or "
-                    "say `again`"
-                )
+                raise ArtifactError(refusal(installed, bad))
             slots = means.serving.slots(name)
             if (slots.active, slots.active_source) == (installed.version, STORE):
                 raise InvalidRequestError(
@@ -96,8 +100,8 @@ class Releases(Questions):
             if present is not None and present.release.manifest_sha256 == installed.manifest_sha256:
                 return self._shown(present)
             order = await means.keep(journal.next_order)
-            if bad is not None:
-                await means.keep(lambda: journal.forget_bad(installed.manifest_sha256))
+            for each in matching(remembered, installed.manifest_sha256, digests) if again else ():
+                await means.keep(partial(journal.forget_bad, each.manifest_sha256))
             now_s = wall_time()
             release = Release(
                 model=name,
@@ -136,11 +140,21 @@ class Releases(Questions):
         machine = self._under_way(model)
         why = reason or f"promoted by {asked_by or 'hand'}"
         before = machine.release.state
-        if not machine.order(Outcome(Event.PROMOTE, None, why)):
+        ordered = machine.order(Outcome(Event.PROMOTE, None, why))
+        if ordered is None:
+            at = "being rolled back" if machine.is_going_back else before
             raise InvalidRequestError(
-                f"the release of {model!r} is {before}; it can be promoted once it is staged"
+                f"the release of {model!r} is {at}; it can be promoted from staged to probation"
             )
-        return await self._after(machine, before)
+        shown = await self._after(machine, before, ends=False)
+        await asyncio.wait((ordered.is_done,), timeout=MOVE_S)
+        if ordered.is_done.done() and not ordered.is_done.result():
+            raise ConflictError(
+                f"the release of {model!r} went on by itself meanwhile and is "
+                f"{machine.release.state} now: nothing was promoted; look, and order it again if "
+                "you still mean it"
+            )
+        return shown
 
     async def rollback(
         self, model: str, *, reason: str = "", asked_by: str = ""
@@ -159,8 +173,8 @@ class Releases(Questions):
                 self._machines.run(machine)
             else:
                 before = machine.release.state
-                if not machine.order(outcome):
-                    raise InvalidRequestError(f"the release of {model!r} is {before} already")
+                if machine.order(outcome) is None:
+                    raise InvalidRequestError(_too_late(machine))
                 try:
                     await self._override(model, "rollback", why, asked_by)
                 except StorageError as error:
@@ -170,13 +184,37 @@ class Releases(Questions):
                     ) from error
         return await self._after(machine, before)
 
-    async def abort(self, model: str, *, reason: str = "", asked_by: str = "") -> schemas.Release:
+    async def revert(
+        self, model: str, *, to: int | None = None, reason: str = "", asked_by: str = ""
+    ) -> schemas.Release:
+        """Go back from the active version without an override; see ``release_orders``."""
+        async with self._lock(model):
+            check_no_override(model, self._machines.overrides.get(model))
+            if not await self._machines.over(model):
+                raise ConflictError(
+                    f"a release of {model!r} is under way; abort it, or wait for its end"
+                )
+            release = await self._committed(model)
+            ran = partial(self._means.journal.releases, model, limit=1)
+            is_newest = (await self._means.keep(ran))[0].id == release.id
+            check_revertible(self._means.serving.slots(model), to, is_newest=is_newest)
+            machine = self._machines.machine(release)
+            before = release.state
+            why = "; ".join(filter(None, [reason, f"reverted by {asked_by or 'hand'}"]))
+            machine.order(Outcome(Event.ROLL_BACK, Cause.REVERTED, why))
+            self._machines.run(machine)
+        return await self._after(machine, before)
+
+    async def abort(
+        self, model: str, *, rollout: str = "", reason: str = "", asked_by: str = ""
+    ) -> schemas.Release:
         """End the release under way; see ``release_orders``."""
         machine = self._under_way(model)
+        check_own(machine.release, rollout)
         why = reason or f"aborted by {asked_by or 'hand'}"
         before = machine.release.state
-        if not machine.order(Outcome(Event.ROLL_BACK, Cause.ABORTED, why)):
-            raise InvalidRequestError(f"the release of {model!r} is {before} already")
+        if machine.order(Outcome(Event.ROLL_BACK, Cause.ABORTED, why)) is None:
+            raise InvalidRequestError(_too_late(machine))
         return await self._after(machine, before)
 
     async def hold(self, model: str, *, reason: str = "", asked_by: str = "") -> None:
@@ -185,6 +223,12 @@ class Releases(Questions):
             check_model_name(model)
         except EdgeRuntimeError as error:
             raise InvalidRequestError(error.message) from error
+        overrides = self._machines.overrides
+        if model not in overrides and len(overrides) >= OVERRIDES_MAX:
+            raise InvalidRequestError(
+                f"{OVERRIDES_MAX} models are held or rolled back by hand already; `release clear` "
+                "some first"
+            )
         await self._override(model, "hold", reason or f"held by {asked_by or 'hand'}", asked_by)
 
     async def clear(self, model: str, *, reason: str = "", asked_by: str = "") -> None:
@@ -271,15 +315,20 @@ class Releases(Questions):
             f"there is nothing of {model!r} to go back from: no release of it is active"
         )
 
-    async def _after(self, machine: Machine, before: str) -> schemas.Release:
-        """Wait until an order is done, or goes on by itself."""
+    async def _after(self, machine: Machine, before: str, *, ends: bool = True) -> schemas.Release:
+        """Wait until an order is done, or goes on by itself.
+
+        Args:
+            machine: Of the release.
+            before: Its state when the order came.
+            ends: Whether the order ends it: a step that was just being stored is not the end.
+        """
+        waits = {before, State.ROLLING_BACK, *(UNFINISHED if ends else ())}
         try:
             async with asyncio.timeout(MOVE_S):
-                while machine.release.state in {before, State.ROLLING_BACK}:
+                while machine.release.state in waits:
                     await machine.moved.wait()
                     machine.moved.clear()
-                    if machine.release.state not in {before, State.ROLLING_BACK}:
-                        break
         except TimeoutError:
             _log.warning("an order about %s is still being carried out", machine.release.model)
         return self._shown(machine)
@@ -293,22 +342,21 @@ class Releases(Questions):
         self._machines.overrides[model] = override
 
     def _refusal(self, rollout: str) -> Callable[[str, int], None]:
-        """Give what refuses a version before anything of it is copied."""
+        """Give what refuses a version before anything of it is copied; for another thread."""
+        loop = asyncio.get_running_loop()
 
-        def refuse(name: str, version: int) -> None:
-            override = self._machines.overrides.get(name)
-            if rollout and override is not None:
-                raise ForbiddenError(
-                    f"a local {override.kind} of {name!r} stands ({override.reason}); clear it on "
-                    "the device before the fleet may release"
-                )
-            active = self._means.serving.active(name)
-            if active is not None and int(active.version) == version:
+        async def refuse(name: str, version: int) -> None:
+            if rollout:
+                check_no_override(name, self._machines.overrides.get(name))
+            if version in self._means.serving.answering(name):
                 raise InvalidRequestError(
                     f"version {version} of {name!r} answers already; a release needs another number"
                 )
 
-        return refuse
+        def ask(name: str, version: int) -> None:  # what answers is known on the loop's thread
+            asyncio.run_coroutine_threadsafe(refuse(name, version), loop).result()
+
+        return ask
 
     async def _check_splittable(self, model: str, weights: Mapping[int, int]) -> None:
         """Make sure that every version of a split may answer."""
@@ -326,3 +374,11 @@ class Releases(Questions):
 
     async def _check_known(self, model: str) -> None:
         await self.status_of(model)
+
+
+def _too_late(machine: Machine) -> str:
+    """Say why an order to go back is refused: another one came first, or it is over."""
+    release = machine.release
+    if machine.is_going_back:
+        return f"the release of {release.model!r} is being rolled back already"
+    return f"the release of {release.model!r} is {release.state} already"

@@ -6,12 +6,14 @@ from typing import Final
 import msgspec
 
 from edge_runtime.protocol import release_schemas as schemas
-from edge_runtime.release.records import Override, Release, Slots
+from edge_runtime.release.records import BadDigest, Override, Release, Slots
 from edge_runtime.release.states import SERVES_TRAFFIC, State
 from edge_runtime.release.steps import Progress
 
 ENDED_SHOWN: Final = 5
 """Releases of one model that are shown besides the one under way."""
+BAD_SHOWN: Final = 100
+"""What is shown of one model as remembered as bad: the newest."""
 _PERCENT: Final = 100
 
 
@@ -49,6 +51,7 @@ def shown(release: Release, progress: Progress | None, now_s: float) -> schemas.
         crashes=release.crashes,
         cause=release.cause,
         reason=release.reason,
+        proof=release.proof,
         created_s=release.created_s,
         updated_s=release.updated_s,
     )
@@ -61,6 +64,7 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
     under_way: Progress | None,
     ended: Sequence[Release],
     installed: Sequence[int],
+    bad: Sequence[BadDigest],
     now_s: float,
 ) -> schemas.ModelReleases:
     """Show one model.
@@ -72,6 +76,7 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
         under_way: Its release under way.
         ended: Its last releases, the newest first; the one under way may be among them.
         installed: Versions in the store.
+        bad: What is remembered as bad, the newest first.
         now_s: The awake clock.
     """
     releases = [] if under_way is None else [shown(under_way.release, under_way, now_s)]
@@ -95,6 +100,17 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
         ),
         installed=list(installed),
         releases=releases[: ENDED_SHOWN + 1],
+        bad=[_bad(each) for each in bad[:BAD_SHOWN]],
+    )
+
+
+def _bad(remembered: BadDigest) -> schemas.BadRelease:
+    return schemas.BadRelease(
+        version=remembered.version,
+        manifest_sha256=remembered.manifest_sha256,
+        digest=remembered.digest,
+        cause=remembered.cause,
+        reason=remembered.reason,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import ModelNotReadyError
+from edge_runtime.errors import ConfigError, ModelNotFoundError, ModelNotReadyError
 from edge_runtime.failpoints import reached
 from edge_runtime.release.records import Release, Slots
 from edge_runtime.release.variants import only_variant
@@ -110,7 +110,7 @@ class Serving:
         self._point_to_active(name)
         self._beside.pop(name, None)
         self._alone.pop(name, None)
-        await self._reload(name)
+        await self._reload_if_any(name)
         await self._direct(name, self._standing(name))
 
     async def add(self, name: str, version: int, permyriad: int) -> None:
@@ -170,8 +170,26 @@ class Serving:
         return "resource-preserving"
 
     def divert(self, name: str) -> None:
-        """Send requests to the active version from the next one on, if it is in memory."""
-        self._point_to_active(name)
+        """Send requests to the active version from the next one on, if it is in memory.
+
+        Where no candidate gets any, a split that stands stays as it is.
+        """
+        if name in self._beside or name in self._alone:
+            self._point_to_active(name)
+
+    async def abandon(self, name: str, version: int) -> None:
+        """Forget a candidate whose release was given up: it is not to stay beside the active one.
+
+        Args:
+            name: The model.
+            version: The candidate.
+
+        Raises:
+            EdgeRuntimeError: The active version cannot be loaded.
+        """
+        if version not in {self._beside.get(name), self._alone.get(name)}:
+            return
+        await self.restore(name)
 
     async def settle(self, name: str) -> None:
         """Let the slots decide alone, after a commit.
@@ -201,13 +219,10 @@ class Serving:
             return self.loaded(name, slots.active)
         if slots is not None and slots.disabled:
             return None
-        candidates = {self._beside.get(name), self._alone.get(name)}
-        seeds = [
-            each
-            for each in self._catalog.loaded()
-            if each.name == name and int(each.version) not in candidates
-        ]
-        return seeds[-1] if seeds else None
+        seeds = self.seeds(name)
+        if slots is not None and slots.traffic and slots.active in seeds:
+            return self.loaded(name, slots.active)  # the others were released, and get a share
+        return self.loaded(name, max(seeds)) if seeds else None
 
     async def woken(self, name: str) -> LoadedVersion | None:
         """Give the version that is active, in memory; ``None``: the model has none.
@@ -221,9 +236,17 @@ class Serving:
         if active is None and (
             self.slots(name).active is not None or name in self._catalog.known()
         ):
-            await self._reload(name)
+            await self._reload_if_any(name)
             active = self.active(name)
         return active
+
+    async def _reload_if_any(self, name: str) -> None:
+        """Load what is active; that there is nothing is right where nothing was ever committed."""
+        try:
+            await self._reload(name)
+        except (ConfigError, ModelNotFoundError):
+            if self.slots(name).active is not None or self.seeds(name):
+                raise
 
     def running_digest(self, name: str) -> str:
         """Name the digest of what answers for a model now; empty: nothing does."""
@@ -238,6 +261,18 @@ class Serving:
             for each in self._catalog.loaded()
             if each.name == name and int(each.version) not in candidates
         }
+
+    def answering(self, name: str) -> set[int]:
+        """List the versions of a model that answer when asked, in memory or not, but candidates."""
+        slots = self.slots(name)
+        if slots.disabled:
+            return set()
+        found = {int(version) for version in slots.traffic}
+        if slots.active_source == STORE and slots.active is not None:
+            return {*found, slots.active}
+        candidates = {self._beside.get(name), self._alone.get(name)}
+        known = {int(version) for version in self._catalog.versions(name) if version.isdecimal()}
+        return found | (known - candidates)
 
     def in_use(self) -> set[tuple[str, int]]:
         """List every version in memory: its files must stay."""

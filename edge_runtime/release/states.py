@@ -57,6 +57,7 @@ class Cause(StrEnum):
     DEADLINE = "deadline"
     ABORTED = "aborted"
     OPERATOR = "operator"
+    REVERTED = "reverted"
     SUPERSEDED = "superseded"
     CRASHED = "crashed"
     UNKNOWN_STATE = "unknown-state"
@@ -143,7 +144,7 @@ SERVES_TRAFFIC: Final = frozenset({State.CANARY, State.PROBATION})
 
 CRASHES_MORE: Final = 2
 """Crashes forgiven beyond the limit where the version serves nothing: its trial runs in a process
-of its own and is hardly to blame, but what kills the daemon at each start must end."""
+of its own and is not to blame, but what ends the daemon at each start must end. Cause: internal."""
 
 
 def next_state(state: str, event: Event) -> State:
@@ -179,10 +180,13 @@ def recovery(stored: str, crashes: int, crashes_max: int) -> Resumption:
     action = RECOVERY[state]
     if action in {Recovery.FINISH, Recovery.NOTHING}:
         return Resumption(action)
-    forgiven = 0 if action is Recovery.WATCHED else CRASHES_MORE
-    if crashes >= crashes_max + forgiven:
-        return Resumption(Recovery.ROLL_BACK, Cause.CRASHED)
-    return Resumption(Recovery.GO_ON if action is Recovery.WATCHED else action)
+    if action is Recovery.WATCHED:
+        if crashes >= crashes_max:
+            return Resumption(Recovery.ROLL_BACK, Cause.CRASHED)
+        return Resumption(Recovery.GO_ON)
+    if crashes >= crashes_max + CRASHES_MORE:
+        return Resumption(Recovery.ROLL_BACK, Cause.INTERNAL)
+    return Resumption(action)
 
 
 def diagram() -> str:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from edge_runtime.manifest import Manifest
 from edge_runtime.release.awake import AwakeClock
 from edge_runtime.release.journal import Journal
 from edge_runtime.release.policy import Thresholds
@@ -32,6 +33,7 @@ class Outcome(NamedTuple):
         reason: Why, as a sentence.
         numbers: What was measured.
         changes: Fields of the release that become known with it.
+        is_sure: Whether it is this version's fault, where that is not told by the cause.
     """
 
     event: Event
@@ -39,6 +41,7 @@ class Outcome(NamedTuple):
     reason: str = ""
     numbers: Mapping[str, Any] = {}
     changes: Mapping[str, Any] = {}
+    is_sure: bool = True
 
 
 class MakeTrial(Protocol):
@@ -70,6 +73,7 @@ class Means:
         clock: Awake time.
         boot_id: Of this boot.
         make_trial: Prepares to try a candidate out.
+        digests: Names what a bundle's variants would compute with here, by variant.
         taps: Where copies of inputs are taken, by model.
         keep: Does something on the journal's thread, and waits a bounded time for it.
     """
@@ -82,6 +86,7 @@ class Means:
     clock: AwakeClock
     boot_id: str
     make_trial: MakeTrial
+    digests: Callable[[Manifest], Mapping[str, str]]
     taps: dict[str, Tap]
     keep: "Keep"
 

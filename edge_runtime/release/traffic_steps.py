@@ -81,7 +81,8 @@ class TrafficSteps:
         evidence = Evidence(means.settings().block_s, control=self._control)
         watch = Watch(means, self._progress, evidence)
         self._trial.watch = watch
-        return await watch.until_decided(Traffic(candidate), None, early=False)
+        is_alone = means.serving.active(release.model) is None
+        return await watch.until_decided(Traffic(candidate), None, early=False, is_alone=is_alone)
 
     def failed(self, loaded: LoadedVersion) -> None:
         """Note that a request failed on a version on trial, before the active one is asked."""

@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from edge_runtime.errors import ArtifactError, StorageError
 from edge_runtime.release.evidence import Blocks, Evidence, Observation
+from edge_runtime.release.known_bad import chosen_bad, known_bad
 from edge_runtime.release.serving import SEED
 from edge_runtime.release.shadow import Shadow
 from edge_runtime.release.states import Cause, Event
@@ -54,6 +56,11 @@ class TrialSteps:
         }
         if not found.passed:
             return Outcome(Event.FAILED, found.cause or Cause.SELF_TEST, found.reason, numbers)
+        remembered = await means.keep(partial(means.journal.all_bad, release.model))
+        bad = known_bad(remembered, release.manifest_sha256, {found.digest})
+        if bad is not None:
+            why = chosen_bad(bad, found.variant)
+            return Outcome(Event.FAILED, Cause.SELF_TEST, why, numbers, {"digest": found.digest})
         changes = {
             "variant": found.variant,
             "variant_reason": found.variant_reason,

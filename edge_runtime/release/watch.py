@@ -10,6 +10,7 @@ import msgspec
 from edge_runtime.metrics import VersionStatistics
 from edge_runtime.release import policy
 from edge_runtime.release.evidence import Evidence, Side, Snapshot
+from edge_runtime.release.proof import IS_PROVEN, TOO_LITTLE
 from edge_runtime.release.states import Cause, Event
 from edge_runtime.release.steps import Means, Outcome, Progress
 from edge_runtime.routing import LoadedVersion
@@ -133,6 +134,7 @@ class Watch:
         active: Traffic | None = None,
         *,
         early: bool = True,
+        is_alone: bool = False,
     ) -> Outcome:
         """Wait until the policy decides, or the step's time is over.
 
@@ -140,8 +142,11 @@ class Watch:
             candidate: Counts what it does under real traffic; ``None``: it gets none.
             active: The same of the active version.
             early: Whether it may pass before its time is over.
+            is_alone: Whether no other version is there: then its errors are judged by themselves.
         """
         wanted = self._means.thresholds(self._progress.release)
+        if not is_alone:
+            wanted = msgspec.structs.replace(wanted, error_rate_max=0.0)
         if candidate is not None:
             wanted = msgspec.structs.replace(
                 wanted,
@@ -192,7 +197,7 @@ class Watch:
             return None
         if judgement.verdict == "pass":
             self.has_passed = True
-            return Outcome(Event.PASSED, None, reason, numbers)
+            return Outcome(Event.PASSED, None, reason, {**numbers, IS_PROVEN: True})
         if judgement.is_suspect:
             return Outcome(
                 Event.ROLL_BACK,
@@ -204,7 +209,8 @@ class Watch:
             return Outcome(
                 Event.ROLL_BACK, Cause.DEADLINE, f"too little to tell: {reason}", numbers
             )
-        return Outcome(Event.PASSED, None, f"too little to tell, so it goes on: {reason}", numbers)
+        why = f"{TOO_LITTLE}{reason}"
+        return Outcome(Event.PASSED, None, why, {**numbers, IS_PROVEN: False})
 
     def _harm(self) -> str:
         """Say what is wrong beyond doubt, whatever the statistics; empty: nothing."""

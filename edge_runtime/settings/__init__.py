@@ -3,9 +3,10 @@
 ``docs/configuration.md`` is generated from these structs; ``config`` reads them from somewhere.
 """
 
-from edge_runtime.settings.daemon import Config, Http, Limits, Log, Sockets
+from edge_runtime.settings.daemon import Config, Http, Limits, Log, Sockets, needs_restart
 from edge_runtime.settings.engine import Batching, Cache, Engine
 from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.journal import Journal, Kept
 from edge_runtime.settings.model import Model, VersionPolicy
 from edge_runtime.settings.release import Release, Thresholds
 
@@ -16,6 +17,8 @@ __all__ = [
     "Config",
     "Engine",
     "Http",
+    "Journal",
+    "Kept",
     "Limits",
     "Log",
     "Model",
@@ -24,4 +27,5 @@ __all__ = [
     "Sockets",
     "Thresholds",
     "VersionPolicy",
+    "needs_restart",
 ]

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from edge_runtime.settings.engine import Batching, Cache, Engine
 from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.journal import Journal
 from edge_runtime.settings.model import Model
 from edge_runtime.settings.release import Release
 
@@ -196,6 +198,24 @@ class Config(Settings, frozen=True):
     engine: Engine = Engine()
     batching: Batching = Batching()
     cache: Cache = Cache()
+    journal: Journal = Journal()
     release: Release = Release()
     limits: Limits = Limits()
     log: Log = Log()
+
+
+def needs_restart(before: Config, after: Config) -> bool:
+    """Tell whether a configuration changes what is only taken at the start."""
+    return _taken_at_start(before) != _taken_at_start(after)
+
+
+def _taken_at_start(settings: Config) -> tuple[object, ...]:
+    return (
+        settings.sockets,
+        settings.http,
+        msgspec.structs.replace(settings.engine, memory_budget_bytes=0),  # taken at once
+        settings.batching,
+        settings.cache,
+        settings.journal,
+        settings.state_dir,
+    )

@@ -49,6 +49,11 @@ class Kept(Settings, frozen=True):
         ),
     ] = ""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is kept at all."""
+        return self.share > 0 or self.inputs_below > 0
+
 
 class Journal(Settings, frozen=True):
     """The journal's file, in ``[journal]``."""

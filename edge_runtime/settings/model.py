@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from edge_runtime.settings.group import SECONDS_MAX, Settings
+from edge_runtime.settings.journal import Kept
 from edge_runtime.settings.release import Thresholds
 
 
@@ -110,6 +111,9 @@ class Model(Settings, frozen=True):
             "beyond `cache_ttl_s`, marked `stale`; 0: none are given while it cannot run.",
         ),
     ] = 0.0
+    journal: Annotated[
+        Kept, Meta(description="What is kept of its predictions, for retraining.")
+    ] = Kept()
     release: Annotated[
         Thresholds, Meta(description="What a new version must reach beside the active one.")
     ] = Thresholds()

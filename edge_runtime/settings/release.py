@@ -34,6 +34,15 @@ class Release(Settings, frozen=True):
             "`uid:NUMBER`, `group:NAME` or `gid:NUMBER`. Empty: whoever may open it."
         ),
     ] = ()
+    fleet: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Who always counts as the fleet, whatever a request says, in the same "
+            "words: the agent's user. It may stage, revert and abort what the fleet staged, and "
+            "holds keep it out; it may decide nothing else. Empty: a request that names a "
+            "`rollout` is the fleet's."
+        ),
+    ] = ()
     reserve_bytes: Annotated[
         int, Meta(ge=0, description="Disk space that an installation leaves free, in bytes.")
     ] = 67_108_864
@@ -100,6 +109,15 @@ class Release(Settings, frozen=True):
             "to tell."
         ),
     ] = "proceed"
+    error_rate_max: Annotated[
+        float,
+        Meta(
+            gt=0,
+            lt=1,
+            description="Share of requests on which a version may fail while there is no other "
+            "version to compare it with; one that surely fails more often is rolled back.",
+        ),
+    ] = 0.1
     alpha: Annotated[
         float,
         Meta(
@@ -113,10 +131,34 @@ class Release(Settings, frozen=True):
         int,
         Meta(
             ge=1,
-            description="Times the daemon may die while a version is in canary or probation before "
-            "it is rolled back; a power cut does not count.",
+            description="Times the daemon may die while a version is in canary or probation, and "
+            "in memory, before it is rolled back; a power cut does not count.",
         ),
     ] = 1
+    committed_crashes_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Times in a row that the daemon may die soon after its start (see "
+            "`crash_window_s`) with a committed version in memory before that version is rolled "
+            "back; of several, the one that was committed last. 0: never.",
+        ),
+    ] = 3
+    crash_window_s: Annotated[
+        _Step,
+        Meta(
+            description="A death of the daemon counts against a committed version if the daemon "
+            "was started this many seconds before, or less; deaths that lie further apart than "
+            "this are not in a row. In seconds awake."
+        ),
+    ] = 600.0
+    crash_suspect_s: Annotated[
+        _Step,
+        Meta(
+            description="For how long after its commit a version is blamed for deaths of the "
+            "daemon, in seconds awake."
+        ),
+    ] = 604_800.0
     keep_versions: Annotated[
         int,
         Meta(
@@ -144,4 +186,11 @@ class Thresholds(Settings, frozen=True):
     latency_ratio_max: Annotated[
         Annotated[float, Meta(gt=0)] | None,
         Meta(description="Most time of a run, over the active version's; not set: the bundle's."),
+    ] = None
+    error_rate_max: Annotated[
+        Annotated[float, Meta(gt=0, lt=1)] | None,
+        Meta(
+            description="Share of requests on which it may fail while there is no other version to "
+            "compare it with; not set: `release.error_rate_max`."
+        ),
     ] = None

@@ -61,6 +61,12 @@ class ArchiveSource:
             )
         return found[MANIFEST_FILE], found.get(SIGNATURE_FILE)
 
+    def lacks(self, wanted: Collection[str]) -> frozenset[str]:
+        """See ``reading.BundleSource``."""
+        if not self._stream.is_seekable:
+            return frozenset()
+        return frozenset(path for path in wanted if path not in self._files)
+
     def contents(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """See ``reading.BundleSource``."""
         if self._stream.is_seekable:

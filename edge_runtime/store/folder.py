@@ -55,6 +55,10 @@ class FolderSource:
             )
         return manifest, self._small(SIGNATURE_FILE, SIGNATURE_BYTES_MAX)
 
+    def lacks(self, wanted: Collection[str]) -> frozenset[str]:
+        """See ``reading.BundleSource``."""
+        return frozenset(path for path in wanted if not self._has(path))
+
     def contents(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """See ``reading.BundleSource``."""
         for path in wanted:
@@ -84,6 +88,14 @@ class FolderSource:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _has(self, path: str) -> bool:
+        """Tell whether a regular file is there."""
+        descriptor = self._open(path)
+        if descriptor is None:
+            return False
+        os.close(descriptor)
+        return True
 
     def _open(self, path: str) -> int | None:
         """Open a regular file; ``None`` if it is not there."""

@@ -3,18 +3,21 @@
 The files are written into a folder of their own, made durable, checked as the disk gives them
 back, and put in place by one renaming. Nothing is locked meanwhile, so an installation that hangs
 holds up no other one.
+
+A version that was installed without some variants is filled up in its place: files that nobody
+reads yet are added, and only then does its record say that they are there.
 """
 
 import errno
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NoReturn
 
-from edge_runtime.bundle import Bundle, verify
+from edge_runtime.bundle import Bundle, verify, with_variants
 from edge_runtime.digest import file_sha256
 from edge_runtime.errors import DigestMismatchError, ModelLoadError, StorageError
 from edge_runtime.failpoints import failpoint
@@ -22,8 +25,9 @@ from edge_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, File, Manifest
 from edge_runtime.private_folder import PRIVATE_MODE
 from edge_runtime.store.durable import FileLayer
 from edge_runtime.store.layout import FILE_MODE, VERSION_MODE, Layout
+from edge_runtime.store.partial import PARTIAL_FILE, complete, names, record
 from edge_runtime.store.reading import BundleSource
-from edge_runtime.store.removal import claimed, remove_tree, remove_version
+from edge_runtime.store.removal import claimed, remove_tree, remove_version, seal
 
 _log = logging.getLogger(__name__)
 
@@ -40,10 +44,12 @@ class Copied:
     Attributes:
         copied_bytes: Bytes written.
         reused_bytes: Bytes that were in the store already.
+        left_out: Names of the variants that were left out.
     """
 
     copied_bytes: int
     reused_bytes: int
+    left_out: tuple[str, ...] = ()
 
 
 class Installation:
@@ -55,7 +61,9 @@ class Installation:
         source: The bundle.
         manifest: Its manifest, which is accepted.
         head: The exact bytes of the manifest and of its signature.
+        needed: Names of the variants that must be there; others may be left out.
         replaces: Whether it takes the place of a damaged one.
+        fills: Files that are at its place already, where it only adds to them.
     """
 
     def __init__(
@@ -66,7 +74,9 @@ class Installation:
         manifest: Manifest,
         head: tuple[bytes, bytes | None],
         *,
+        needed: Collection[str],
         replaces: bool = False,
+        fills: Collection[str] = (),
     ) -> None:
         self._layer = layer
         self._layout = layout
@@ -76,7 +86,10 @@ class Installation:
         self._shown = f"{manifest.name} version {manifest.version}"
         self._folder = layout.new()
         self._place = layout.version(manifest.name, manifest.version)
+        self._needed = needed
         self._replaces = replaces
+        self._fills = fills
+        self._kept = manifest  # without the variants that are left out, once that is known
         # One file of each content that is in the folder, and the blobs that were added.
         self._have: dict[str, Path] = {}
         self._shared: list[Path] = []
@@ -91,11 +104,13 @@ class Installation:
             OSError: The disk does not say.
         """
         needed_bytes = sum(map(len, filter(None, self._head)))
-        sizes = {file.sha256: file.size_bytes for file in self._manifest.files()}
+        files = {file.path: file for file in self._manifest.files()}
+        absent = self._source.lacks(files)
+        sizes = {file.sha256: file.size_bytes for path, file in files.items() if path not in absent}
         for sha256, size_bytes in sizes.items():
             if not self._layout.blob(sha256).is_file():
                 needed_bytes += size_bytes
-        needed_bytes += _PER_FILE_BYTES * (len(self._manifest.files()) + 2)
+        needed_bytes += _PER_FILE_BYTES * (len(files) + 2 + bool(absent))
         free_bytes = self._layer.free_bytes(self._layout.root)
         if free_bytes - needed_bytes < reserve_bytes:
             raise StorageError(
@@ -120,11 +135,19 @@ class Installation:
                 self._receive()
                 self._share()
                 self._check()
-                self._put_in_place()
+                if self._fills:
+                    self._fill()
+                else:
+                    self._put_in_place()
         except Exception:
             self._undo()
             raise
-        return Copied(self._copied_bytes, self._reused_bytes)
+        if self._fills:
+            with suppress(OSError):  # what is left of the way is swept away later
+                remove_tree(self._layer, self._folder)
+        there = names(self._kept.variants)
+        left_out = [name for name in names(self._manifest.variants) if name not in there]
+        return Copied(self._copied_bytes, self._reused_bytes, tuple(left_out))
 
     def _receive(self) -> None:
         """Get every file, from the store or from the bundle, and make it durable."""
@@ -132,7 +155,7 @@ class Installation:
             if data is not None:
                 self._layer.write(self._folder / name, [data], FILE_MODE)
                 self._layer.sync(self._folder / name)
-        for folder in self._folders():
+        for folder in self._folders(self._folder):
             self._layer.make_folder(folder, PRIVATE_MODE)
         files = {file.path: file for file in self._manifest.files()}
         missing = {path: file for path, file in files.items() if not self._reuse(file)}
@@ -140,18 +163,37 @@ class Installation:
             file = missing.pop(path)
             if not self._repeat(file):
                 self._copy(file, chunks)
-        for path, file in missing.items():
-            if not self._repeat(file):
-                raise ModelLoadError(
-                    f"{self._source.shown}: {path} is missing, which its manifest names; build "
-                    "the bundle again"
-                )
+        absent = {path for path, file in missing.items() if not self._repeat(file)}
+        if absent:
+            self._leave_out(absent)
 
-    def _folders(self) -> list[Path]:
+    def _leave_out(self, absent: Collection[str]) -> None:
+        """Do without variants that lack files, if nobody needs them."""
+        kept = complete(self._manifest, absent)
+        needed = [each for each in self._manifest.variants if each.name in self._needed]
+        read = [file for variant in needed for file in variant.reads()]
+        for file in [*read, *self._manifest.acceptance.goldens]:
+            if file.path in absent:
+                raise ModelLoadError(
+                    f"{self._source.shown}: {file.path} is missing, which its manifest names; "
+                    "build the bundle again"
+                )
+        self._kept = with_variants(self._manifest, names(kept), self._source.shown)
+        wanted = {file.path: file for file in self._kept.files()}
+        for file in self._manifest.files():
+            if file.path not in wanted and file.path not in absent:
+                self._layer.unlink(self._folder / file.path)
+        # Of what is left: a content may have been kept under a name that is gone now.
+        there = {file.sha256: self._folder / path for path, file in wanted.items()}
+        self._have = {sha256: there[sha256] for sha256 in self._have if sha256 in there}
+        self._layer.write(self._folder / PARTIAL_FILE, [record(names(kept))], FILE_MODE)
+        self._layer.sync(self._folder / PARTIAL_FILE)
+
+    def _folders(self, root: Path) -> list[Path]:
         """List the folders below the version's, each after the one it is in."""
         paths = [PurePosixPath(file.path) for file in self._manifest.files()]
         below = {folder for path in paths for folder in path.parents if folder.parts}
-        return [self._folder / folder for folder in sorted(below)]
+        return [root / folder for folder in sorted(below)]
 
     def _reuse(self, file: File) -> bool:
         """Take a file from the store, if it has it, undamaged."""
@@ -204,19 +246,27 @@ class Installation:
                 if self._link(path, blob):
                     self._shared.append(blob)
         failpoint("store.linked")
-        for folder in reversed(self._folders()):
-            self._layer.change_mode(folder, VERSION_MODE)
-            self._layer.sync(folder)
+        self._seal(self._folder)
         self._layer.sync(self._folder)
         self._layer.sync(self._layout.blobs)
         failpoint("store.synced")
 
+    def _seal(self, root: Path) -> None:
+        """Make the names in the folders below durable, and let nobody add others."""
+        for folder in reversed(self._folders(root)):
+            self._layer.change_mode(folder, VERSION_MODE)
+            self._layer.sync(folder)
+
     def _check(self) -> None:
         """Look at the files as the disk gives them back, and at the weights that models name."""
-        verify(Bundle(self._manifest, self._folder))
+        verify(Bundle(self._kept, self._folder))
 
     def _put_in_place(self) -> None:
-        """Rename the folder to its place, for good."""
+        """Rename the folder to its place, for good.
+
+        A damaged version goes out of the way first. Where the disk fails between the two, neither
+        is there: never half of one, and nothing that could be loaded was lost.
+        """
         name = self._place.parent
         with suppress(FileExistsError):
             self._layer.make_folder(name, PRIVATE_MODE)
@@ -230,6 +280,27 @@ class Installation:
         self._layer.sync(name)
         failpoint("store.installed")
 
+    def _fill(self) -> None:
+        """Add what came to the version that is at its place; nothing that is there changes."""
+        place = self._place
+        for root in (self._folder, place):  # who is not root may not move out of what is sealed
+            self._layer.change_mode(root, PRIVATE_MODE)
+            for folder in self._folders(root):
+                self._layer.change_mode(folder, PRIVATE_MODE)
+        for file in self._kept.files():
+            if file.path not in self._fills:
+                self._layer.rename(self._folder / file.path, place / file.path)
+        self._seal(place)
+        self._layer.sync(place)
+        failpoint("store.filled")
+        if (self._folder / PARTIAL_FILE).is_file():
+            self._layer.rename(self._folder / PARTIAL_FILE, place / PARTIAL_FILE)
+        else:
+            self._layer.unlink(place / PARTIAL_FILE)
+        self._layer.change_mode(place, VERSION_MODE)
+        self._layer.sync(place)
+        failpoint("store.installed")
+
     def _undo(self) -> None:
         """Remove all that came, as far as the disk allows; ``sweep`` removes the rest."""
         with suppress(OSError):
@@ -237,6 +308,9 @@ class Installation:
                 remove_version(self._layer, self._layout, self._place)
             else:
                 remove_tree(self._layer, self._folder)
+        if self._fills:
+            with suppress(OSError):
+                seal(self._layer, self._place)
         for blob in self._shared:
             with suppress(OSError):
                 if blob.lstat().st_nlink == 1:

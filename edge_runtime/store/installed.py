@@ -24,6 +24,7 @@ class Installed:
         was_there: Whether it had been installed before.
         copied_bytes: Bytes that this installation wrote.
         reused_bytes: Bytes that other versions had already.
+        left_out: Names of the variants that this installation left out.
         ignored: Some of the files in the bundle that the manifest does not name.
     """
 
@@ -35,6 +36,7 @@ class Installed:
     was_there: bool = False
     copied_bytes: int = 0
     reused_bytes: int = 0
+    left_out: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -60,6 +62,7 @@ def told(
         was_there=was_there,
         copied_bytes=moved.copied_bytes,
         reused_bytes=moved.reused_bytes,
+        left_out=moved.left_out,
         # A name on disk may be any bytes; what is told is text.
         ignored=tuple(
             os.fsencode(path).decode("utf-8", "replace") for path in source.ignored(known)

@@ -3,7 +3,8 @@
 ::
 
     <store>/blobs/<sha256>              every file's content once (0444)
-            models/<name>/<version>/    the bundle, each file a hard link to its blob (0555)
+            models/<name>/<version>/    the bundle, each file a hard link to its blob (0555);
+                                        which variants are there: see ``partial``
             incoming/new-*/             being installed; locked for as long as its maker lives
                      gone-*/            being removed
 
@@ -25,6 +26,7 @@ from edge_runtime.manifest import (
     check_model_name,
     parse_version,
 )
+from edge_runtime.store.partial import PARTIAL_FILE
 
 FOLDER: Final = "store"
 """In the state directory."""
@@ -144,6 +146,8 @@ def check_paths(manifest: Manifest, origin: str) -> None:
             ) from error
         if first in {MANIFEST_FILE, SIGNATURE_FILE}:
             raise ManifestError(f"{origin}: {file.path}: {first} is not a folder")
+        if first == PARTIAL_FILE:
+            raise ManifestError(f"{origin}: {file.path}: the store keeps this name; rename it")
         if max(map(len, encoded)) > _PART_BYTES_MAX or sum(map(len, encoded)) > _PATH_BYTES_MAX:
             raise ManifestError(
                 f"{origin}: {file.path}: too long for a file system; at most {_PART_BYTES_MAX} "

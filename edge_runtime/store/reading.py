@@ -51,6 +51,17 @@ class BundleSource(Protocol):
         """
         ...
 
+    def lacks(self, wanted: Collection[str]) -> frozenset[str]:
+        """Tell which files are surely not there; a pipe cannot say before it was read.
+
+        Args:
+            wanted: Paths in the bundle that ``manifest.check_file_name`` accepted.
+
+        Raises:
+            ArtifactError: A file cannot be looked at, or is not a regular file.
+        """
+        ...
+
     def contents(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """Read files, in the order in which they come.
 

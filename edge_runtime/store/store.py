@@ -15,7 +15,6 @@ from typing import Final
 
 from edge_runtime.bundle import Bundle, bundle_from_directory, verify
 from edge_runtime.errors import (
-    ArtifactError,
     EdgeRuntimeError,
     ManifestError,
     ModelNotFoundError,
@@ -30,26 +29,36 @@ from edge_runtime.manifest import (
     read,
 )
 from edge_runtime.private_folder import PRIVATE_MODE, PrivateFolder
+from edge_runtime.store.arrivals import Arrivals
+from edge_runtime.store.blobs import Blobs
+from edge_runtime.store.disk_errors import not_ours, not_stored
 from edge_runtime.store.durable import Disk, FileLayer
 from edge_runtime.store.installation import Copied, Installation
 from edge_runtime.store.installed import (
     Installed,
     manifest_bytes,
-    says,
     signature_bytes,
     told,
 )
 from edge_runtime.store.layout import FILE_MODE, VERSION_MODE, Layout, check_paths
+from edge_runtime.store.partial import names, recorded
 from edge_runtime.store.reading import BundleSource
 from edge_runtime.store.removal import drop_orphans, remove_version, settle, sweep
+from edge_runtime.store.standing import adds, is_there, undamaged
 
 _log = logging.getLogger(__name__)
 
 _TAKEN: Final = {errno.ENOTEMPTY, errno.EEXIST}
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 Check = Callable[[bytes, bytes | None], None]
 """Judges the exact bytes of a manifest and of its signature; raises an ``ArtifactError``."""
+Needed = Callable[[Manifest], Collection[str]]
+"""Names the variants of a manifest that a device needs."""
+
+
+def every_variant(manifest: Manifest) -> Collection[str]:
+    """Need all variants."""
+    return names(manifest.variants)
 
 
 class Store:
@@ -62,6 +71,9 @@ class Store:
         reserve_bytes: Space on the disk that an installation leaves free, in bytes.
         bundle_bytes: Largest bundle that is installed, in bytes.
         layer: What changes the disk.
+
+    Attributes:
+        blobs: The contents that are in it.
     """
 
     def __init__(
@@ -76,20 +88,26 @@ class Store:
         self._folder = PrivateFolder(
             root, "no version in the store is used, and none can be installed"
         )
+        self.blobs = Blobs(self._layout, self._folder)
         self._reserve_bytes = reserve_bytes
         self._bundle_bytes = bundle_bytes
         self._layer: FileLayer = layer or Disk()
         self._under_way: set[tuple[str, int]] = set()
+        self._arrivals = Arrivals()
 
-    def install(self, source: BundleSource, *, check: Check) -> Installed:
+    def install(
+        self, source: BundleSource, *, check: Check, needed: Needed = every_variant
+    ) -> Installed:
         """Copy a bundle into the store.
 
-        The same bundle may be installed again: that changes nothing, unless its version has been
-        damaged since, which it mends.
+        The bundle may lack files that the store has, and those that only variants read which are
+        not needed. The same bundle may be installed again: that changes nothing, unless its
+        version has been damaged since, which it mends, or variants were left out that it brings.
 
         Args:
             source: The bundle; read once.
             check: Decides by manifest and signature whether it may be installed at all.
+            needed: Names the variants that must be there.
 
         Returns:
             What is in the store now, for good.
@@ -97,31 +115,45 @@ class Store:
         Raises:
             ArtifactError: The bundle is not what its manifest says, breaks a limit, is refused by
                 ``check``, or another bundle has its name and version. Nothing changed.
-            StorageError: The disk is too full, fails, or may not be written to. Nothing changed.
+            StorageError: The disk is too full, fails, or may not be written to; or the version is
+                just being removed. Nothing changed, but a damaged version may be gone.
         """
         head = source.head()
-        manifest = self._accepted(head, source.shown, check)
+        manifest = self.accepted(head, source.shown, check)
         key = (manifest.name, manifest.version)
         installed = Installed(
             *key, manifest, hashlib.sha256(head[0]).hexdigest(), self._layout.version(*key)
         )
-        replaces = False
+        wanted = needed(manifest)
         with self._writing(f"install {manifest.name} version {manifest.version}"):
-            if self._is_there(installed):
-                if self._is_whole(installed):
-                    # Whoever put it there may have died before it was there for good.
-                    settle(self._layer, self._layout)
-                    self._sign_again(installed.directory, head[1])
+            self._arrivals.came(key)
+            was_there = is_there(installed)
+            present = self._undamaged(installed) if was_there else None
+            if present is not None:
+                # Whoever put it there may have died before it was there for good.
+                settle(self._layer, self._layout)
+                self._sign_again(installed.directory, head[1])
+                if not adds(self._layout, source, manifest, present, wanted):
                     return told(installed, source, was_there=True)
+            elif was_there:
                 _log.warning("%s version %d is damaged and is installed again", *key)
-                replaces = True
             self._make_folders()
-            copied = self._copied(source, manifest, head, replaces=replaces)
+            new = Installation(
+                self._layer,
+                self._layout,
+                source,
+                manifest,
+                head,
+                needed=wanted,
+                replaces=was_there and present is None,
+                fills=() if present is None else [file.path for file in present.files()],
+            )
+            copied = self._copied(new, key)
             if copied is None:  # by another thread, just now
                 self._same_or_refuse(installed)
                 settle(self._layer, self._layout)
                 return told(installed, source, was_there=True)
-        return told(installed, source, copied=copied)
+        return told(installed, source, was_there=present is not None, copied=copied)
 
     def bundle(self, name: str, version: int) -> Bundle:
         """Give an installed version; loading it checks its digests.
@@ -131,7 +163,8 @@ class Store:
             ArtifactError: It is damaged, or the store cannot be used.
         """
         directory = self._directory(name, version)
-        bundle = bundle_from_directory(directory, f"{name} version {version} in the store")
+        shown = f"{name} version {version} in the store"
+        bundle = bundle_from_directory(directory, shown, recorded(directory, shown))
         if (bundle.manifest.name, bundle.manifest.version) != (name, version):
             raise ManifestError(
                 f"{name} version {version} in the store is another one by its manifest: "
@@ -150,10 +183,10 @@ class Store:
         try:
             return manifest_bytes(directory), signature_bytes(directory)
         except OSError as error:
-            raise _not_stored(f"read {name} version {version} in the store", error) from error
+            raise not_stored(f"read {name} version {version} in the store", error) from error
 
     def verify(self, name: str, version: int) -> tuple[tuple[str, int, str], ...]:
-        """Hash every file of an installed version; see ``bundle.verify``.
+        """Hash every file of an installed version that is to be there; see ``bundle.verify``.
 
         Raises:
             ModelNotFoundError: It is not in the store.
@@ -167,7 +200,18 @@ class Store:
         Raises:
             StorageError: The store cannot be read.
         """
-        return sorted({name for name, _ in self._installed()})
+        return sorted(self.every())
+
+    def every(self) -> dict[str, list[int]]:
+        """List the installed versions of every model, ascending; one look at the disk.
+
+        Raises:
+            StorageError: The store cannot be read.
+        """
+        versions: dict[str, list[int]] = {}
+        for name, version in self._installed():
+            versions.setdefault(name, []).append(version)
+        return versions
 
     def versions(self, name: str) -> list[int]:
         """List the installed versions of a model, ascending.
@@ -198,7 +242,8 @@ class Store:
 
         Args:
             keep: Name and version of all that are in use or may be: active, previous, leased and
-                those of releases. What is being installed meanwhile is kept as well.
+                those of releases. What is installed meanwhile, for the first time or again, is
+                kept as well, however long this lasts.
 
         Returns:
             Bytes that were freed.
@@ -207,13 +252,15 @@ class Store:
             StorageError: The disk fails or may not be written to.
         """
         freed_bytes = 0
-        with self._writing("remove versions"):
+        with self._writing("remove versions"), self._arrivals.cleaning() as cleaning:
             spared = {*keep, *self._under_way}
-            for name, version in self._installed():
-                if (name, version) in spared or (name, version) in self._under_way:
+            for key in self._installed():
+                if key in spared or key in self._under_way:
                     continue
-                directory = self._layout.version(name, version)
-                freed_bytes += remove_version(self._layer, self._layout, directory)
+                with self._arrivals.removing(key, cleaning) as may_go:
+                    if may_go:
+                        directory = self._layout.version(*key)
+                        freed_bytes += remove_version(self._layer, self._layout, directory)
             return freed_bytes + drop_orphans(self._layer, self._layout)
 
     def recover(self) -> int:
@@ -233,8 +280,17 @@ class Store:
             )
         return 0
 
-    def _accepted(self, head: tuple[bytes, bytes | None], shown: str, check: Check) -> Manifest:
-        """Read a manifest that may come in."""
+    def accepted(self, head: tuple[bytes, bytes | None], shown: str, check: Check) -> Manifest:
+        """Read a manifest that may come in.
+
+        Args:
+            head: The exact bytes of the manifest and of its signature.
+            shown: How messages call the bundle.
+            check: Decides whether it may.
+
+        Raises:
+            ArtifactError: It may not.
+        """
         origin = f"{shown}: {MANIFEST_FILE}"
         manifest = read(head[0], origin)
         check_complete(manifest, origin)
@@ -248,17 +304,8 @@ class Store:
         check(*head)
         return manifest
 
-    def _copied(
-        self,
-        source: BundleSource,
-        manifest: Manifest,
-        head: tuple[bytes, bytes | None],
-        *,
-        replaces: bool,
-    ) -> Copied | None:
+    def _copied(self, new: Installation, key: tuple[str, int]) -> Copied | None:
         """Install; ``None`` if the place is taken by somebody who was faster."""
-        key = (manifest.name, manifest.version)
-        new = Installation(self._layer, self._layout, source, manifest, head, replaces=replaces)
         failpoint("store.received")
         new.check_room(self._reserve_bytes)
         self._under_way.add(key)
@@ -271,35 +318,15 @@ class Store:
         finally:
             self._under_way.discard(key)
 
-    def _is_there(self, installed: Installed) -> bool:
-        """Tell whether a version is there, and refuse one that is another bundle."""
-        try:
-            present = manifest_bytes(installed.directory)
-        except FileNotFoundError:
-            return installed.directory.is_dir()  # and damaged
-        if hashlib.sha256(present).hexdigest() == installed.manifest_sha256:
-            return True
-        if says(present, installed.name, installed.version):
-            raise ManifestError(
-                f"{installed.name} version {installed.version} is installed with another manifest, "
-                "and a version never changes; publish it as a new version"
-            )
-        return True  # what is there is damaged
-
     def _same_or_refuse(self, installed: Installed) -> None:
-        if not self._is_there(installed) or not self._is_whole(installed):
+        if not is_there(installed) or self._undamaged(installed) is None:
             raise StorageError(
                 f"the place of {installed.name} version {installed.version} in the store is taken; "
                 "remove the version and install it again"
             )
 
-    def _is_whole(self, installed: Installed) -> bool:
-        try:
-            present = self.bundle(installed.name, installed.version)
-            verify(present)
-        except (ArtifactError, ModelNotFoundError):  # its manifest may be gone
-            return False
-        return present.manifest == installed.manifest
+    def _undamaged(self, installed: Installed) -> Manifest | None:
+        return undamaged(installed, lambda: self.bundle(installed.name, installed.version))
 
     def _sign_again(self, directory: Path, signature: bytes | None) -> None:
         """Keep a newer signature of the same manifest: its keys may have changed."""
@@ -335,7 +362,7 @@ class Store:
             if self._folder.path.is_dir() and self._folder.is_safe():
                 return [(name, version) for name, version, _ in self._layout.installed()]
         except OSError as error:
-            raise _not_stored("read the store", error) from error
+            raise not_stored("read the store", error) from error
         return []
 
     def _directory(self, name: str, version: int) -> Path:
@@ -343,36 +370,23 @@ class Store:
         try:
             is_there = self._layout.has(name, version)
         except OSError as error:
-            raise _not_stored(f"read {name} version {version} in the store", error) from error
+            raise not_stored(f"read {name} version {version} in the store", error) from error
         if not is_there:
             raise ModelNotFoundError(
                 f"{name} version {version} is not in the store; stage its bundle first"
             )
         if not self._folder.is_safe():
-            raise _not_ours(f"use {name} version {version} in the store")
+            raise not_ours(f"use {name} version {version} in the store")
         return self._layout.version(name, version)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         """Refuse to write where others may, and say in our words what the disk says."""
         if not self._folder.is_safe():
-            raise _not_ours(what)
+            raise not_ours(what)
         try:
             yield
         except EdgeRuntimeError:
             raise
         except OSError as error:
-            raise _not_stored(what, error) from error
-
-
-def _not_ours(what: str) -> StorageError:
-    return StorageError(
-        f"cannot {what}: the store's folder cannot be used, the log says why; make it a folder "
-        "that only the daemon's user may write to, and start the daemon again"
-    )
-
-
-def _not_stored(what: str, error: OSError) -> StorageError:
-    reason = error.strerror or str(error)
-    remedy = "free space" if error.errno in _FULL else "check the disk and its permissions"
-    return StorageError(f"cannot {what}: {reason}; nothing changed; {remedy}")
+            raise not_stored(what, error) from error

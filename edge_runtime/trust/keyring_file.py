@@ -45,6 +45,31 @@ class KeyringFile:
         keyring.check_own()
         return keyring
 
+    def follow(self) -> Keyring | None:
+        """Take the keyring to begin with where it is newer than the present one and follows it.
+
+        A package brings its newest keyring as the one to begin with; on a device that has one
+        already it counts like any other that is offered.
+
+        Returns:
+            The keyring that is present now, if it changed; ``None``: there was nothing newer.
+
+        Raises:
+            SignatureError: It is newer, or another one of the same version, and may not follow.
+            StorageError: It cannot be written; the present one stays.
+        """
+        data = _read(self._first) if self._first is not None else None
+        present = _read(self._path)
+        if data is None or present is None:
+            return None
+        origin = str(self._first)
+        offered = Keyring.read(data, origin).version
+        version = Keyring.read(present, "the present keyring").version
+        if offered < version:
+            return None
+        accepted = self.accept(data, origin)
+        return accepted if offered > version else None
+
     def accept(self, data: bytes, origin: str = "the new keyring") -> Keyring:
         """Replace the present keyring; on any error the present one stays.
 

@@ -34,14 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     try:
-        import typer  # noqa: PLC0415 - the extra may be missing
-
-        from fleet.cli.app import run  # noqa: PLC0415
+        return _command(argv)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in {"fleet", "edge_runtime"}:
             raise
         _say(f"needs the package {error.name}: pip install 'edge-runtime[fleet]'")
         return ExitCode.FAILED
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    import typer  # noqa: PLC0415 - the extra may be missing
+
+    from fleet.cli.app import run  # noqa: PLC0415
+
     try:
         code = run(argv)
         sys.stdout.flush()  # what cannot be written is found out here, not after the end

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
+from fleet.cli.output import say
 from fleet.errors import BadInputError
+from fleet.repository.key_files import Keys
 
 PASSPHRASE_VARIABLE: Final = "EDGE_FLEET_PASSPHRASE"  # noqa: S105 - the name of a variable
 DOCUMENT_BYTES_MAX: Final = 1_048_576
@@ -30,6 +32,15 @@ KeyFolders = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def opened(folders: list[Path]) -> Keys:
+    """Make the keys of some folders usable; asks for passphrases, and warns of careless modes.
+
+    Raises:
+        BadInputError: A folder is not there, or holds too many.
+    """
+    return Keys(folders, asked_passphrase, say)
 
 
 def asked_passphrase(file: Path) -> bytes:

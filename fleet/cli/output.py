@@ -50,12 +50,12 @@ def megabytes(size_bytes: int) -> str:
 
 
 @contextmanager
-def bar(what: str, total_bytes: int, *, shown: bool) -> Iterator[bundles.Progress]:
+def bar(what: str, total_bytes: int | None, *, shown: bool) -> Iterator[bundles.Progress]:
     """Show how far many bytes are, where somebody looks.
 
     Args:
         what: Is done to them.
-        total_bytes: How many there are.
+        total_bytes: How many there are; ``None``: nobody knows yet.
         shown: Whether to show it if this is a terminal.
 
     Yields:

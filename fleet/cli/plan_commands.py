@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from edge_runtime.exit_codes import ExitCode
-from fleet.cli.arguments import Folder, Json, KeyFolders, asked_passphrase, document
+from fleet.cli.arguments import Folder, Json, KeyFolders, document, opened
 from fleet.cli.output import print_json, print_table, printable
 from fleet.cli.repository_commands import described
 from fleet.documents.plan import Plan
 from fleet.errors import BadInputError
-from fleet.repository.key_files import Keys
 from fleet.repository.layout import Layout
 from fleet.repository.overview import overview
 from fleet.repository.plans import set_plan
@@ -57,7 +56,7 @@ def _set(
     for name, value in (("stage", stage), ("order", order), ("revert_to", revert_to)):
         if value is not None:
             fields[name] = value
-    done = set_plan(Layout(folder), named, fields, Keys(keys, asked_passphrase), now=now())
+    done = set_plan(Layout(folder), named, fields, opened(keys), now=now())
     if as_json:
         print_json(done)
         return ExitCode.DONE

@@ -9,14 +9,13 @@ import typer
 from edge_runtime.exit_codes import ExitCode
 from edge_runtime.trust.signatures import KEY_FILE_BYTES_MAX, SigningKey
 from fleet.cli import release_options as options
-from fleet.cli.arguments import Folder, Json, KeyFolders, asked_passphrase, pairs
+from fleet.cli.arguments import Folder, Json, KeyFolders, asked_passphrase, opened, pairs
 from fleet.cli.output import bar, megabytes, print_json, printable
 from fleet.cli.repository_commands import described
 from fleet.documents.release import GuardRails, Requires
 from fleet.errors import BadInputError
 from fleet.repository.addition import AddedRelease, NewRelease, add_release
 from fleet.repository.bundles import read_head
-from fleet.repository.key_files import Keys
 from fleet.repository.layout import Layout
 from fleet.repository.state import now
 
@@ -91,7 +90,7 @@ def _add(
             Layout(folder),
             bundle,
             wanted,
-            Keys(keys, asked_passphrase),
+            opened(keys),
             now=now(),
             progress=progress,
         )

@@ -11,9 +11,9 @@ from fleet.cli.arguments import (
     Folder,
     Json,
     KeyFolders,
-    asked_passphrase,
     duration,
     new_passphrase,
+    opened,
     pairs,
 )
 from fleet.cli.output import bar, megabytes, print_json, print_table, printable, say
@@ -21,7 +21,7 @@ from fleet.errors import BadInputError
 from fleet.repository.creation import NewRepository, create
 from fleet.repository.draft import Signed
 from fleet.repository.export import export
-from fleet.repository.key_files import Keys, NewKey
+from fleet.repository.key_files import NewKey
 from fleet.repository.layout import Layout
 from fleet.repository.overview import Overview, overview
 from fleet.repository.refreshing import Refreshed, publish, refresh
@@ -168,7 +168,7 @@ def _verify(folder: Folder, *, as_json: Json = False) -> int:
 
 def _publish(folder: Folder, *, keys: KeyFolders, as_json: Json = False) -> int:
     """Let devices see what was signed where the online keys are not."""
-    _told(publish(Layout(folder), Keys(keys, asked_passphrase), now=now()), as_json=as_json)
+    _told(publish(Layout(folder), opened(keys), now=now()), as_json=as_json)
     return ExitCode.DONE
 
 
@@ -188,7 +188,7 @@ def _refresh(
 ) -> int:
     """Sign again what is old, before it expires; run it every day."""
     older_than = None if if_older_than is None else duration(if_older_than)
-    done = refresh(Layout(folder), Keys(keys, asked_passphrase), older_than=older_than, now=now())
+    done = refresh(Layout(folder), opened(keys), older_than=older_than, now=now())
     _told(done, as_json=as_json)
     return ExitCode.DONE
 
@@ -227,7 +227,7 @@ def _rotate(
     done = rotate(
         Layout(folder),
         role,
-        Keys(keys, asked_passphrase),
+        opened(keys),
         new_keys,
         passphrase=new_passphrase(wanted=encrypt),
         now=now(),
@@ -256,7 +256,7 @@ def _export(
     as_json: Json = False,
 ) -> int:
     """Write what a channel needs into one file, for `edge-agent import`."""
-    with bar("writing", 0, shown=not as_json) as progress:
+    with bar("writing", None, shown=not as_json) as progress:
         done = export(Layout(folder), output, channel, model, force=force, progress=progress)
     if as_json:
         print_json(done)

@@ -115,9 +115,17 @@ class Draft:
             else:
                 write_new(path, data)
             if role == ROOT:
-                replace(self._layout.root, data)
+                self._give_root()
+        self._give_root()
         versions: dict[str, int] = {role: self._state.of(role).signed.version for role in files}
         return Signed(versions, self._pending)
+
+    def _give_root(self) -> None:
+        """Let the file for new devices be the newest root, also if a command was stopped."""
+        version = self._state.root.signed.version
+        newest = self._layout.metadata_file(ROOT, version).read_bytes()
+        if not self._layout.root.is_file() or self._layout.root.read_bytes() != newest:
+            replace(self._layout.root, newest)
 
     def _list_versions(self, *, required: bool) -> bool:
         """Bring snapshot and timestamp up to date; tell whether they are."""

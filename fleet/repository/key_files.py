@@ -29,6 +29,7 @@ from fleet.repository.disk import write_new
 FILES_MAX: Final = 256
 KEY_MODE: Final = 0o600
 FOLDER_MODE: Final = 0o700
+_OTHERS: Final = 0o077
 
 Passphrase = Callable[[Path], bytes]
 
@@ -113,10 +114,17 @@ class Keys:
     Args:
         folders: Folders (with those below) and files; only the keys that are needed are opened.
         passphrase: Asked for a key that is encrypted; ``None``: nobody can be asked.
+        warn: Told of keys that others may read.
     """
 
-    def __init__(self, folders: Sequence[Path], passphrase: Passphrase | None = None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        passphrase: Passphrase | None = None,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._passphrase = passphrase
+        self._warn = warn
         self.shown = ", ".join(str(folder) for folder in folders) or "no folder of keys"
         self._files = [file for folder in folders for file in _key_files(folder)]
         self._public: dict[Path, str] = {}
@@ -146,19 +154,25 @@ class Keys:
             if beside.is_file():
                 self._public[file] = _public_key(beside).keyid
             else:
-                signer = _signer(file, self._passphrase)
+                signer = self._signer(file)
                 self._public[file] = signer.public_key.keyid
                 self._opened[signer.public_key.keyid] = signer
         return self._public[file]
 
     def _open(self, file: Path, keyid: str) -> None:
-        signer = _signer(file, self._passphrase)
+        signer = self._signer(file)
         if signer.public_key.keyid != keyid:
             raise BadInputError(
                 f"{file.with_suffix('.pub')} is not the public half of {file}; remove it, or put "
                 "the right one there"
             )
         self._opened[keyid] = signer
+
+    def _signer(self, file: Path) -> CryptoSigner:
+        signer = _signer(file, self._passphrase)
+        if file.stat().st_mode & _OTHERS:
+            self._warn(f"{file}: others may read this key; `chmod 600` it")
+        return signer
 
 
 def _key_files(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
+from zoneinfo import available_timezones
 
 import msgspec
 from tuf.api.metadata import TargetFile, Targets
@@ -172,9 +173,21 @@ def _completed(wanted: Mapping[str, Any], before: Plan | None, now_s: float) -> 
             else default_salt(str(fields.get("model")), _number(fields.get("version")))
         )
     plan = plan_of(fields, "the plan")
+    _check_zone(plan)
     plan = with_begun(plan, before, now_s)
     check_plan(plan, "the plan")
     return plan
+
+
+def _check_zone(plan: Plan) -> None:
+    """Refuse a time zone that no device would know; one without a list of them knows them all."""
+    zone = "local" if plan.window is None else plan.window.zone
+    known = available_timezones()
+    if known and zone not in known | {"local", "utc"}:
+        raise BadInputError(
+            f"the plan: there is no time zone {zone!r}; write local, utc, or a name such as "
+            "Europe/Berlin"
+        )
 
 
 def _number(value: object) -> int:

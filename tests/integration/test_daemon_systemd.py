@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemons import COMMAND, STOP_S, UnixConnection
+from tests.handover_packets import ask
 from tests.models import identity
 from tests.wire import Wire, infer, numbers
 
@@ -55,8 +56,8 @@ def words(folder: Path) -> Iterator[socket.socket]:
         yield sock
 
 
-def listening(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def listening(path: Path, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, kind)
     before = os.umask(0o117)
     try:
         sock.bind(str(path))
@@ -125,6 +126,25 @@ def test_sockets_from_systemd_are_served_and_outlive_the_daemon(folder: Path, mo
             late.send(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert late.answer().status == 200
         assert process.returncode == 0
+
+
+def test_a_hand_over_socket_from_systemd_is_served_and_outlives_the_daemon(
+    folder: Path, model: Path
+) -> None:
+    path = folder / "h"
+    with listening(folder / "d") as data, listening(folder / "a") as admin:
+        sockets = {"runtime": data, "admin": admin}
+        # Whoever passes no hand-over socket has none.
+        with launched(sockets, f"m={model}"):
+            connected(folder / "d").close()
+            assert not (folder / "handover.sock").exists()
+        with listening(path, socket.SOCK_SEQPACKET) as handover:
+            sockets["handover"] = handover
+            for _ in range(2):
+                with launched(sockets, f"m={model}") as process:
+                    assert ask(path, {"op": "open", "sha256": "0" * 64}) == {"ok": None}
+                assert process.returncode == 0
+            assert path.is_socket()
 
 
 def test_a_loopback_socket_from_systemd_is_served(folder: Path, model: Path) -> None:

@@ -1,5 +1,6 @@
 """Orders that come twice, at once, or too late: none of them costs more than it says."""
 
+import contextlib
 import shutil
 import signal
 import threading
@@ -113,3 +114,46 @@ def test_signatures_are_asked_for_as_soon_as_the_configuration_says_so(tmp_path:
         add_constant(seed, 2.0)
         answer = on.post(f"/v2/repository/models/{MODEL}/load")
         assert answer.status == 403, answer.body
+
+
+def test_a_first_release_that_is_aborted_before_it_answers_leaves_the_model_as_it_was(
+    tmp_path: Path,
+) -> None:
+    other = add_constant(tmp_path / "other.onnx", 1.0)
+    more = f'[models.other]\npath = "{other}"\n[models.m.release]\nagreement_floor = 0.5'
+    with Device(tmp_path, more=more) as on:
+        on.stage(bundle(tmp_path / "v1", 1), mode="manual")
+        on.reach(1, "staged")
+        assert on.order("abort").status == 200
+        assert on.ended(1).state == "rolled-back"
+        assert on.status().disabled == ""
+        on.stage(bundle(tmp_path / "v2", 2))
+        assert on.ended(2).state == "committed"
+
+
+def test_an_order_to_go_back_leaves_a_standing_split_as_it_is(
+    device: Device, tmp_path: Path
+) -> None:
+    device.stage(bundle(tmp_path / "v2", 2), mode="manual")
+    for state in ("staged", "probation"):
+        device.reach(2, state)
+        assert device.order("promote").status == 200
+    assert device.ended(2).state == "committed"
+    split = {"weights": {"1": 50, "2": 50}}
+    assert device.post(f"/admin/models/{MODEL}/traffic", split).status == 200
+    device.restart(failpoints="release.roll_back=hang")
+    device.stage(bundle(tmp_path / "v3", 3))
+    device.reach(3, "staged")
+
+    def give_up() -> None:
+        with contextlib.suppress(OSError):  # it is never answered: the disk hangs
+            device.order("abort")
+
+    abort = threading.Thread(target=give_up)
+    abort.start()
+    device.reach(3, "rolling-back")  # and there it stays
+    assert {device.ask(count).version for count in range(60)} == {"1", "2"}
+    abort.join()
+    device.restart()
+    assert device.ended(3).state == "rolled-back"
+    assert device.status().traffic == {"1": 50, "2": 50}

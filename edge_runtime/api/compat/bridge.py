@@ -15,6 +15,7 @@ from edge_runtime.errors import (
 )
 from edge_runtime.protocol.json_data import reason
 from edge_runtime.protocol.messages import InferRequest, InferResponse, RequestedOutput
+from edge_runtime.protocol.routing_keys import key_of
 from edge_runtime.routing import LoadedVersion, route
 from edge_runtime.tensors import Tensor
 
@@ -55,6 +56,15 @@ class Bridge:
             raise InvalidRequestError(
                 f"the body is not what this takes: {reason(error)}"
             ) from error
+
+    def take_key(self, exchange: Exchange, key: str | int) -> None:
+        """Let a split go by the key of a body; without one it goes by the header's.
+
+        Raises:
+            InvalidRequestError: It is too long.
+        """
+        if key != "":
+            exchange.body_key = key_of(key)  # not the header's, which is remembered
 
     def when_loaded(
         self,

@@ -39,6 +39,7 @@ class Plain:
         """Predict from a row of features, or a list of rows."""
         received = perf_counter_ns()
         asked = self._bridge.body(exchange, _request)
+        self._bridge.take_key(exchange, asked.routing_key)
         self._bridge.when_loaded(
             exchange,
             asked.model or self._default(),

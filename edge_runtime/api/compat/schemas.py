@@ -10,6 +10,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from edge_runtime.protocol.schemas import TensorMetadata
 
+RoutingKey = Annotated[
+    str | int,
+    Meta(
+        description="Requests of one key get one version while the model's traffic is split; wins "
+        "over the header Edge-Routing-Key. At most 256 bytes."
+    ),
+]
+
 
 class TensorFlowPredictRequest(msgspec.Struct, gc=False):
     """``POST /v1/models/NAME:predict``; one of ``instances`` and ``inputs``."""
@@ -29,6 +37,7 @@ class TensorFlowPredictRequest(msgspec.Struct, gc=False):
         ]
         | UnsetType
     ) = UNSET
+    routing_key: RoutingKey = ""
 
 
 class TensorFlowPredictAnswer(msgspec.Struct, omit_defaults=True):
@@ -127,6 +136,7 @@ class PlainRequest(msgspec.Struct, gc=False):
         str | int, Meta(description="A version or an alias; without it the runtime chooses.")
     ] = ""
     model: Annotated[str, Meta(description="Needed where several models are known.")] = ""
+    routing_key: RoutingKey = ""
 
 
 class PlainAnswer(msgspec.Struct):

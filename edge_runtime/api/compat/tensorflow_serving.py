@@ -66,6 +66,7 @@ class TensorFlowServing:
                 f'Serving signature name: "{asked.signature_name}" not found in signature def: '
                 f"every model here has one signature, {SIGNATURE!r}"
             )
+        self._bridge.take_key(exchange, asked.routing_key)
         is_ours = not (names.get("label") or names.get("version"))
         then = partial(self._predict, exchange, asked, is_ours)
         self._when_loaded(exchange, names, then, is_split=True, may_be_stale=True)

@@ -78,6 +78,25 @@ def test_a_small_order_reserves_no_more_than_it_is(make: Make) -> None:
     assert make().spent() == 1000
 
 
+def test_small_messages_are_not_written_down_one_by_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = make()
+    written: list[Mapping[str, int]] = []
+    add = budget._add
+
+    def note(amounts: Mapping[str, int]) -> None:
+        written.append(amounts)
+        add(amounts)
+
+    monkeypatch.setattr(budget, "_add", note)
+    for _ in range(200):
+        budget.spend("telemetry", 300)
+    assert len(written) <= 60_000 // (RESERVATION_BYTES["telemetry"] // records.UNASKED) + 1
+    assert budget.spent() == 60_000
+    assert 60_000 <= make().spent() <= 60_000 + RESERVATION_BYTES["telemetry"]
+
+
 def test_a_month_that_is_spent_refuses_and_says_why(make: Make) -> None:
     budget = make({"unmetered": 1000})
     budget.spend("telemetry", 900)

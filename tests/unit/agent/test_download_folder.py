@@ -1,4 +1,4 @@
-"""The folder of blobs: what is handed over, what is kept, and how much room is needed."""
+"""The folder of blobs: what is kept, and how much room is needed."""
 
 import errno
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from agent.download import disk
-from agent.download.bundle_folder import assemble
 from agent.errors import DiskFullError, StateError
 from tests.agent_downloads import Device, SignedFile, noise, publish, sha256
 
@@ -24,37 +23,6 @@ def device(tmp_path: Path) -> Device:
 def _signed(data: bytes = DATA) -> SignedFile:
     digest = sha256(data)
     return SignedFile(len(data), digest, f"models/m/1/{digest}.model.onnx")
-
-
-def test_a_bundle_is_put_together_from_verified_artifacts(device: Device, tmp_path: Path) -> None:
-    device.fetch(_signed())
-    blob = device.downloads.blob(_signed().sha256)
-    into = tmp_path / "handover"
-    (into / "of").mkdir(parents=True)
-    (into / "of" / "yesterday").write_bytes(b"old")
-    assemble({"model.onnx": blob, "weights/a.bin": blob, "manifest.json": b"{}"}, into)
-    found = sorted(path.relative_to(into).as_posix() for path in into.rglob("*"))
-    assert found == ["manifest.json", "model.onnx", "weights", "weights/a.bin"]
-    assert (into / "weights" / "a.bin").samefile(blob)
-    assert (into / "manifest.json").read_bytes() == b"{}"
-    assert all(path.stat().st_mode & 0o444 == 0o444 for path in into.rglob("*"))
-    assert into.stat().st_mode & 0o777 == 0o755
-
-
-@pytest.mark.parametrize("name", ["../x", "/x", "a/../../x", "", "a//b", "."])
-def test_no_file_of_a_bundle_leads_elsewhere(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StateError):
-        assemble({name: b"x"}, tmp_path / "handover")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_artifact_is_not_handed_over(device: Device, tmp_path: Path) -> None:
-    device.fetch(_signed())
-    blob = device.downloads.blob(_signed().sha256)
-    blob.write_bytes(DATA[:-1] + b"\0")
-    with pytest.raises(StateError, match="damaged"):
-        assemble({"model.onnx": blob}, tmp_path / "handover")
-    assert not (tmp_path / "handover").exists()
 
 
 def test_what_nobody_needs_is_removed(device: Device) -> None:

@@ -1,6 +1,8 @@
 """A ``.part`` file: whatever lies there, only right bytes are built upon."""
 
 import hashlib
+import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -115,6 +117,30 @@ def test_a_finished_file_can_be_read_by_the_runtime(tmp_path: Path) -> None:
     part.close()
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o644
     assert hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest() == sha256(DATA)
+
+
+def test_a_file_has_its_name_only_when_its_bytes_are_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = _part(tmp_path / "x.part")
+    part.append(DATA, "one")
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        done.append("folder" if is_folder else "file")
+        fsync(descriptor)
+
+    def note_replace(old: Path, new: Path) -> None:
+        done.append("name")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    part.finish(tmp_path / "x")
+    part.close()
+    assert done == ["file", "name", "folder"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import pytest
 
 from agent.plan.decision import Decision
 from agent.plan.explanation import explain
-from agent.plan.guard_rails import ceiling_salt
 from agent.plan.reasons import REFUSALS, Reason
 from fleet.documents.cohort import bucket
 from fleet.documents.plan import Plan, Stage, Window
@@ -457,9 +456,3 @@ def test_a_decision_says_when_to_look_again() -> None:
     )
     assert ceiling.again_at_s == NOW_S + 3500
     assert decided(device(override="hold")).again_at_s is None
-
-
-def test_the_salt_of_the_ceiling_is_a_salt_that_plans_may_have() -> None:
-    assert plan(salt=ceiling_salt("digits", 2)).salt.isalnum()
-    assert ceiling_salt("digits", 2) != ceiling_salt("digits", 3)
-    assert len(ceiling_salt("a" * 999, 2**31)) == 16

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from agent.plan.decision import decide
 from agent.plan.explanation import explain
 from agent.plan.facts import DeviceFacts, ModelFacts
-from agent.plan.guard_rails import ceiling_salt, stage_view
+from agent.plan.guard_rails import stage_view
 from agent.plan.reasons import Reason
 from agent.plan.spans import duration
-from fleet.documents.cohort import admits, bucket
+from fleet.documents.cohort import admits, bucket, default_salt
 from fleet.documents.plan import Plan, Plans, Stage
 from fleet.documents.release import GuardRails, ReleaseFacts
 from tests.agent_plans import (
@@ -149,7 +149,7 @@ def test_no_plan_goes_above_the_ceiling_while_the_first_stage_lasts(
     facts = device(device=name, stages_seen=dict.fromkeys(range(4), first_s))
     decision = decided(facts, order, release(first_stage_permyriad_max=ceiling, stage_s_min=3600.0))
     if decision.action.kind == "install":
-        assert ceiling == 10_000 or bucket(ceiling_salt("digits", 2), name) < ceiling
+        assert ceiling == 10_000 or bucket(default_salt("digits", 2), name) < ceiling
     elif decision.action.reason is Reason.ABOVE_CEILING and ceiling < 10_000:
         assert decision.again_at_s == pytest.approx(first_s + 3600)
 
@@ -164,7 +164,7 @@ def test_a_ceiling_of_five_percent_holds_five_percent_of_a_fleet() -> None:
 
 
 def test_a_first_stage_below_the_ceiling_is_as_large_as_it_says_with_the_release_s_salt() -> None:
-    order = plan(salt=ceiling_salt("digits", 2), stages=(Stage(permyriad=500),))
+    order = plan(salt=default_salt("digits", 2), stages=(Stage(permyriad=500),))
     signed = release(first_stage_permyriad_max=1000, stage_s_min=3600.0)
     for n in range(500):
         wanted = admits(order, f"d{n}")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.envelope import unwrap
@@ -40,20 +41,39 @@ class Wire:
         return len(self.sent)
 
 
+class Purse:
+    """A byte budget of a test."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.is_open = True
+
+    def spent(self, size_bytes: int) -> None:
+        """Count."""
+        self.size_bytes += size_bytes
+
+    def allows_metrics(self) -> bool:
+        """Say what the test says."""
+        return self.is_open
+
+
 class Sending:
     """A sender, its outbox and a connection."""
 
     def __init__(self, folder: Path, **settings: float) -> None:
+        quick = {"drain_per_s": 10_000.0, "drain_jitter_s": 0.0}
         self.world = World(folder)
         self.wire = Wire()
+        self.purse = Purse()
         self.sender = Sender(
             self.world.outbox,
             sign=KEY.sign,
-            settings=messaging.Outbox(**{"drain_per_s": 10_000, "drain_jitter_s": 0, **settings}),
+            settings=msgspec.convert(quick | settings, messaging.Outbox),
             in_flight_max=IN_FLIGHT,
             uniform=lambda _low, high: high,
             now_s=self.world.clock,
             on_arrived=lambda _row: None,
+            meter=self.purse,
         )
 
     def fill(self, count: int, priority: Priority = Priority.METRICS) -> None:
@@ -61,6 +81,13 @@ class Sending:
         topic = TOPICS.metrics if priority is Priority.METRICS else TOPICS.job("r1")
         for number in range(count):
             self.world.add(priority, number, topic)
+
+    def turn(self, reason: int = 0) -> None:
+        """Let a second pass, and the broker answer all that is under way."""
+        self.world.clock.now_s += 1.0
+        self.sender.turn()
+        for number in list(self.sender._in_flight):
+            self.sender.acknowledged(number, reason)
 
     def acknowledge_all(self) -> None:
         """Let the broker say yes to all that is under way."""
@@ -94,8 +121,7 @@ def test_a_word_of_the_broker_makes_room_for_the_next(sending: Sending) -> None:
     sending.fill(10)
     sending.sender.connected(sending.wire, GRANTS)
     while sending.world.outbox.waiting().metrics:
-        sending.sender.turn()
-        sending.acknowledge_all()
+        sending.turn()
     assert len(sending.wire.sent) == 10
 
 
@@ -165,9 +191,7 @@ def test_what_the_broker_refuses_is_kept_and_not_sent_in_a_loop(sending: Sending
     sending.fill(3, Priority.STATUS)
     sending.sender.connected(sending.wire, GRANTS)
     for _ in range(10):
-        sending.sender.turn()
-        for number in list(sending.sender._in_flight):
-            sending.sender.acknowledged(number, REFUSED)
+        sending.turn(REFUSED)
     assert len(sending.wire.sent) == 3
     assert sending.sender.refused == 3
     assert sending.world.outbox.waiting().statuses == 3
@@ -181,9 +205,7 @@ def test_refused_metrics_do_not_hold_up_statuses(sending: Sending) -> None:
     sending.fill(50)
     sending.sender.connected(sending.wire, GRANTS)
     for _ in range(10):
-        sending.sender.turn()
-        for number in list(sending.sender._in_flight):
-            sending.sender.acknowledged(number, REFUSED)
+        sending.turn(REFUSED)
     assert len(sending.wire.sent) <= 2 * IN_FLIGHT
     sending.fill(1, Priority.STATUS)
     sending.sender.turn()
@@ -199,8 +221,7 @@ def test_a_connection_that_ended_while_sending_loses_nothing(sending: Sending) -
     sending.wire.is_open = True
     sending.sender.connected(sending.wire, GRANTS)
     while sending.world.outbox.waiting().metrics:
-        sending.sender.turn()
-        sending.acknowledge_all()
+        sending.turn()
     assert len({payload for _, payload in sending.wire.sent}) == 10
 
 
@@ -232,3 +253,16 @@ def test_what_is_sent_again_is_the_same_to_the_byte_but_for_being_old(sending: S
     assert topic is not None
     told = [unwrap(topic, data, {KEY.key_id: KEY.public_key}) for _, data in sending.wire.sent]
     assert len({(envelope.boot_id, envelope.seq, payload) for envelope, payload in told}) == 1
+
+
+def test_metrics_wait_while_the_budget_is_spent_and_statuses_do_not(sending: Sending) -> None:
+    sending.purse.is_open = False
+    sending.fill(3)
+    sending.fill(1, Priority.STATUS)
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.turn()
+    assert [topic for topic, _ in sending.wire.sent] == [TOPICS.job("r1")]
+    sending.purse.is_open = True
+    sending.turn()
+    assert len(sending.wire.sent) == 4
+    assert sending.purse.size_bytes > sum(len(data) for _, data in sending.wire.sent)

@@ -80,6 +80,7 @@ def _passages(monkeypatch: pytest.MonkeyPatch, folder: Path, scenario: str) -> d
     return counting._passed
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_anywhere_changes_nothing_about_the_end(
     tmp_path_factory: pytest.TempPathFactory,
@@ -96,7 +97,7 @@ def test_a_kill_anywhere_changes_nothing_about_the_end(
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=280,
     )
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -118,6 +119,7 @@ def test_the_kill_table_comes_to_every_point(
     assert reached == set(POINTS)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("scenario", "action"), [*((each, "error") for each in SCENARIOS), ("good", "full")]
 )
@@ -175,6 +177,7 @@ def test_a_process_that_hangs_and_is_killed_is_followed_by_one_that_goes_on(
     assert _facts(tmp_path, "good") == undisturbed["good"]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scenario", ["good", "reverted"])
 def test_a_process_that_dies_over_and_over_comes_to_the_same_end(
     tmp_path: Path, undisturbed: dict[str, Facts], scenario: str

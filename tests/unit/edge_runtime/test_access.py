@@ -14,7 +14,7 @@ import uvloop
 
 from edge_runtime.access import PATH_BYTES, Peer, TcpAddress, UnixAddress, passed_address
 from edge_runtime.errors import ConfigError, SocketError
-from edge_runtime.listeners import bind_tcp
+from edge_runtime.listeners import bind_tcp, bind_unix
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,24 @@ def test_path_with_a_zero_byte_is_refused() -> None:
 def test_relative_path_becomes_absolute_and_names_the_door() -> None:
     address = UnixAddress.at(Path("admin.sock"))
     assert address == UnixAddress("admin", Path.cwd() / "admin.sock")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "directive"),
+    [
+        ("handover", socket.SOCK_STREAM, "ListenSequentialPacket="),
+        ("admin", socket.SOCK_SEQPACKET, "ListenStream="),
+        ("runtime", socket.SOCK_SEQPACKET, "ListenStream="),
+    ],
+)
+def test_a_passed_socket_must_be_of_its_door_s_kind(
+    folder: Path, name: str, kind: socket.SocketKind, directive: str
+) -> None:
+    with (
+        contextlib.closing(bind_unix(folder / "s", kind=kind)) as bound,
+        pytest.raises(SocketError, match=f"another kind than that door's; use {directive}"),
+    ):
+        passed_address(bound.socket, name)
 
 
 def test_group_is_looked_up_and_an_unknown_one_refused() -> None:

@@ -8,9 +8,9 @@ import socket
 import pytest
 
 from edge_runtime.access import NOBODY, Peer
-from edge_runtime.callers import Callers, by_model
+from edge_runtime.callers import Callers, admins, by_model, fleet
 from edge_runtime.errors import ConfigError
-from edge_runtime.settings import Model
+from edge_runtime.settings import Model, Release
 
 CAMERA = Peer(1001, 100, 7, "unix", frozenset({100, 44}))
 
@@ -72,3 +72,13 @@ def test_the_kernel_says_which_groups_a_peer_is_in() -> None:
     with ours, theirs:
         peer = Peer.of_unix_socket(ours)
     assert peer.groups == frozenset({*os.getgroups(), os.getgid()})
+
+
+def test_people_and_the_fleet_have_lists_of_their_own() -> None:
+    release = Release(admins=("uid:1001",), fleet=("gid:44",))
+    people, agents = admins(release), fleet(release)
+    assert people == Callers(frozenset({1001}), frozenset())
+    assert agents == Callers(frozenset(), frozenset({44}))
+    assert fleet(Release()) is None
+    with pytest.raises(ConfigError, match=r"release\.fleet: 'edge-agent' is no rule"):
+        fleet(Release(fleet=("edge-agent",)))

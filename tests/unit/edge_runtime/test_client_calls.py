@@ -135,8 +135,13 @@ def test_every_parameter_of_a_prediction_reaches_the_daemon() -> None:
         request_id="r1",
         priority=2,
         server_timeout_s=0.25,
+        routing_key="camera-1",
     )
     request = _sent(call)
+    assert request.routing_key == "camera-1"
+    assert _sent(calls.infer("m", {"x": np.zeros(1)}, routing_key=0)).routing_key == "0"
+    assert not _sent(calls.infer("m", {"x": np.zeros(1)})).routing_key
+
     assert call.target == "/v2/models/a%20b%2Fc/versions/7/infer"
     assert (request.id, request.priority, request.timeout_us) == ("r1", 2, 250_000)
     assert request.outputs is not None
@@ -159,6 +164,10 @@ def test_the_shortest_server_timeout_is_still_one() -> None:
         {"outputs": "scores"},
         {"server_timeout_s": 0.0},
         {"server_timeout_s": float("inf")},
+        {"routing_key": "x" * 257},
+        {"routing_key": "\ud800"},
+        {"routing_key": True},
+        {"routing_key": 1.5},
     ],
 )
 def test_a_senseless_argument_is_refused_before_anything_is_sent(

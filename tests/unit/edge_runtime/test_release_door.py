@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge_runtime.api.release_door import split
 from edge_runtime.api.tables import data_routes
 from edge_runtime.errors import (
+    ConflictError,
     ForbiddenError,
     InvalidRequestError,
     SignatureError,
@@ -24,7 +25,7 @@ from tests.scripted_orders import AdminClient, shown, standing, told
 pytestmark = pytest.mark.asyncio
 
 WAIT_S = 10.0
-VERBS = ("promote", "rollback", "abort", "hold", "clear")
+VERBS = ("promote", "rollback", "revert", "abort", "hold", "clear")
 
 
 def bundles_open() -> list[str]:
@@ -149,8 +150,11 @@ async def test_a_decision_is_given_with_its_reason_and_answered_with_what_is_so_
     exchange = await client.send("POST", f"/admin/releases/digits/{verb}", {"reason": "it is slow"})
     assert exchange.status == 200
     assert told(exchange)["active"] == 1
-    order = {"model": "digits", "reason": "it is slow", "asked_by": "operator uid=1000"}
-    assert client.orders.taken == [(verb, order)]
+    ((name, order),) = client.orders.taken
+    assert name == verb
+    extra: dict[str, dict[str, Any]] = {"abort": {"rollout": ""}, "revert": {"to": None}}
+    asked = {"model": "digits", "reason": "it is slow", "asked_by": "operator uid=1000"}
+    assert order == {**asked, **extra.get(verb, {})}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -168,7 +172,7 @@ async def test_a_decision_that_is_not_understood_is_not_given(body: object) -> N
     assert client.orders.taken == []
 
 
-@pytest.mark.parametrize("verb", ["rollback", "abort"])
+@pytest.mark.parametrize("verb", ["rollback", "revert", "abort"])
 @pytest.mark.parametrize("state", ["committed", "rolling-back", "canary", "failed"])
 async def test_a_way_back_that_is_not_done_yet_is_no_success(verb: str, state: str) -> None:
     client = AdminClient()
@@ -176,8 +180,27 @@ async def test_a_way_back_that_is_not_done_yet_is_no_success(verb: str, state: s
     exchange = await client.send("POST", f"/admin/releases/digits/{verb}")
     assert exchange.status == 503
     said = told(exchange)["error"]
-    assert said.startswith(f"the {verb} of 'digits' is recorded and not done yet: version 2 is")
+    stands = "recorded" if verb == "rollback" else "taken"  # only that one leaves an override
+    assert said.startswith(f"the {verb} of 'digits' is {stands} and not done yet: version 2 is")
     assert f"{state} (the disk is full)" in said
+
+
+async def test_an_end_for_a_rollout_names_it() -> None:
+    client = AdminClient()
+    halted, back = {"rollout": "r-17", "reason": "halted"}, {"rollout": "r-17", "to": 1}
+    assert (await client.send("POST", "/admin/releases/digits/abort", halted)).status == 200
+    assert (await client.send("POST", "/admin/releases/digits/revert", back)).status == 200
+    (_, abort), (_, revert) = client.orders.taken
+    assert (abort["rollout"], abort["asked_by"]) == ("r-17", "fleet r-17 uid=1000")
+    assert (revert["to"], revert["asked_by"]) == (1, "fleet r-17 uid=1000")
+
+
+@pytest.mark.parametrize("body", [{"to": 0}, {"to": "1"}, {"version": 1}, {"rollout": "x" * 201}])
+async def test_a_revert_that_is_not_understood_is_not_given(body: object) -> None:
+    client = AdminClient()
+    exchange = await client.send("POST", "/admin/releases/digits/revert", body)
+    assert exchange.status == 400
+    assert client.orders.taken == []
 
 
 async def test_a_model_s_name_may_hold_what_a_path_cannot() -> None:
@@ -193,6 +216,7 @@ async def test_a_model_s_name_may_hold_what_a_path_cannot() -> None:
         (InvalidRequestError("no release of digits is under way"), 400),
         (StorageError("the disk is full"), 507),
         (ForbiddenError("a hold stands"), 403),
+        (ConflictError("another rollout ordered it"), 409),
     ],
 )
 async def test_what_refuses_an_order_is_told_as_it_is(problem: Any, status: int) -> None:  # noqa: ANN401

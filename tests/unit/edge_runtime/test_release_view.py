@@ -36,6 +36,19 @@ def test_the_overview_begins_with_who_is_believed() -> None:
     ]
 
 
+def test_a_model_tells_what_is_remembered_as_bad() -> None:
+    bad = [
+        schemas.BadRelease(version=number, manifest_sha256="a" * 64, cause=f"verdict{CONTROL}")
+        for number in range(9, 2, -1)
+    ]
+    (line,) = [each for each in view.one_model(standing(bad=bad)) if "bad" in each]
+    assert line.startswith("remembered as bad: version 9 (verdict")
+    assert line.endswith("and 2 more; --again takes one all the same")
+    assert "version 4" not in line
+    assert CONTROL not in line
+    assert not [each for each in view.one_model(standing()) if "bad" in each]
+
+
 def test_the_overview_has_a_line_for_each_model_with_its_newest_release() -> None:
     canary = shown("canary", percent=25, remaining_s=125.0)
     disabled = standing(active=None, disabled="it was the first")

@@ -220,6 +220,35 @@ async def test_every_door_follows_the_header(door: str) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("door", ["tensorflow", "plain"])
+async def test_the_other_doors_take_the_key_in_the_body_too(door: str) -> None:
+    client = Client(SIGNATURES.get(door, TWO_INPUTS))
+    await client.serve(HALF)
+    target, content, _ = DOORS[door]
+    assert isinstance(content, dict)
+    for key, other in zip([*KEYS, 7, 0], [*reversed(KEYS), "7", "1"], strict=True):
+        exchange = client.send(target, {**content, "routing_key": key}, other)
+        assert client.end() == wanted(str(key))
+        assert exchange.status == 200
+        client.send(target, {**content, "routing_key": ""}, other)
+        assert client.end() == wanted(other)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("door", ["tensorflow", "plain"])
+@pytest.mark.parametrize("key", [True, 1.5, None, ["x"], "ü" * 129])
+async def test_the_other_doors_refuse_what_is_no_key(door: str, key: object) -> None:
+    client = Client(SIGNATURES.get(door, TWO_INPUTS))
+    await client.serve(HALF)
+    target, content, _ = DOORS[door]
+    assert isinstance(content, dict)
+    exchange = client.send(target, {**content, "routing_key": key})
+    assert exchange.status == 400
+    assert "routing_key" in told(exchange)["error"]
+    assert client.runs == []
+
+
+@pytest.mark.asyncio
 async def test_the_parameter_wins_over_the_header() -> None:
     client = Client()
     await client.serve(HALF)

@@ -16,6 +16,7 @@ EXPECTED: dict[type[errors.EdgeRuntimeError], int] = {
     errors.InvalidRequestError: 400,
     errors.InvalidTensorError: 400,
     errors.ModelNotFoundError: 404,
+    errors.ConflictError: 409,
     errors.RequestTooLargeError: 413,
     errors.ForbiddenError: 403,
     errors.UnsupportedError: 501,

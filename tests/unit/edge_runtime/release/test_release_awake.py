@@ -36,9 +36,9 @@ def test_counts_from_what_was_persisted() -> None:
 def test_stands_still_while_its_source_does() -> None:
     monotonic = Monotonic(1_000.0)
     clock = AwakeClock(0.0, monotonic)
-    deadline_s = clock.deadline_s(600.0)
+    before_s = clock.now_s()
     # A night of suspension: CLOCK_MONOTONIC does not move.
-    assert clock.left_s(deadline_s) == 600.0
+    assert clock.now_s() == before_s
 
 
 def test_does_not_ask_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +46,6 @@ def test_does_not_ask_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     before_s = clock.now_s()
     monkeypatch.setattr(time, "time", lambda: pytest.fail("asked the wall clock"))
     assert clock.now_s() >= before_s
-
-
-def test_a_deadline_is_over_and_never_negative() -> None:
-    monotonic = Monotonic()
-    clock = AwakeClock(0.0, monotonic)
-    deadline_s = clock.deadline_s(10.0)
-    monotonic.s = 10.0
-    assert clock.left_s(deadline_s) == 0.0
-    monotonic.s = 1e6
-    assert clock.left_s(deadline_s) == 0.0
 
 
 def test_a_negative_start_counts_as_none() -> None:
@@ -67,12 +57,12 @@ def test_goes_on_after_a_restart_through_the_journal(tmp_path: Path) -> None:
     monotonic = Monotonic(500.0)
     with Journal(path).open() as journal:
         clock = AwakeClock(journal.mark_started("first").awake_s, monotonic)
-        deadline_s = clock.deadline_s(100.0)
+        deadline_s = clock.now_s() + 100.0
         monotonic.s += 40.0
         journal.tick(clock.now_s())
     with Journal(path).open() as journal:  # another boot: its clock began anew
         clock = AwakeClock(journal.mark_started("second").awake_s, Monotonic(2.0))
-        assert clock.left_s(deadline_s) == 60.0
+        assert deadline_s - clock.now_s() == 60.0
 
 
 def test_the_journal_never_turns_the_clock_back(tmp_path: Path) -> None:

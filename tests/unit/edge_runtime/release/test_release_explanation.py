@@ -88,6 +88,15 @@ def test_the_last_release_is_explained_where_none_is_under_way() -> None:
     assert said.endswith("The last release, of version 2, was rolled back (verdict: it is slow).")
 
 
+def test_a_commit_is_explained_with_what_it_rests_on_and_deaths_since() -> None:
+    lacking = "committed without proof: canary: 3 blocks, at least 16 are needed to pass"
+    said = told(release("committed", proof="unproven", reason=lacking, crashes=2))
+    assert f"was committed; none is under way. It was {lacking}." in said
+    assert "The daemon died 2 times in a row with it in memory" in said
+    said = told(release("committed", proof="proven", reason="agreement: 1"))
+    assert said.endswith("was committed on evidence; none is under way.")
+
+
 def test_where_nothing_was_committed_the_configuration_is_named() -> None:
     said = told(active=None, active_source="")
     assert said.startswith("The configuration and its folders say what answers for digits")

@@ -158,10 +158,14 @@ def test_a_newer_programs_file_is_refused_and_untouched(path: Path, version: int
     change(path, "PRAGMA journal_mode = WAL", f"PRAGMA user_version = {version}")
     path.chmod(0o640)
     before, mode = path.read_bytes(), path.stat().st_mode
-    with pytest.raises(StorageError, match=f"schema {version}, and this program knows 1"):
+    with pytest.raises(
+        StorageError, match=f"schema {version}, and this program knows {SCHEMA_VERSION}"
+    ):
         Journal(path).open()
     assert (path.read_bytes(), path.stat().st_mode) == (before, mode)
-    with pytest.raises(StorageError, match=f"schema {version}, and this program knows 1"):
+    with pytest.raises(
+        StorageError, match=f"schema {version}, and this program knows {SCHEMA_VERSION}"
+    ):
         Journal.read(path)
     assert path.read_bytes() == before
 

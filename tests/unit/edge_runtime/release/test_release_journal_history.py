@@ -168,7 +168,7 @@ def test_the_oldest_of_too_many_bad_digests_is_forgotten(path: Path) -> None:
         first = journal.insert(release())
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.executemany(
-            "INSERT INTO bad_digests VALUES (?, 'm', 1, 'errors', '', ?, ?)",
+            "INSERT INTO bad_digests VALUES (?, 'm', 1, '', 'errors', '', ?, ?)",
             ((f"{number:064x}", number, NOW_S) for number in range(1, BAD_MAX + 1)),
         )
     with Journal(path).open() as journal:

@@ -68,11 +68,13 @@ def test_the_owner_of_the_device_overrules_the_bundle() -> None:
     bundle = Comparison(agreement_floor=0.9, cosine_floor=0.8, latency_ratio_max=3.0)
     settings = Release(alpha=0.01, blocks_min=32)
     assert thresholds(bundle, Overrides(), settings) == Thresholds(
-        agreement_floor=0.9, latency_ratio_max=3.0, alpha=0.01, blocks_min=32
+        agreement_floor=0.9, latency_ratio_max=3.0, error_rate_max=0.1, alpha=0.01, blocks_min=32
     )
-    overrides = Overrides(agreement_floor=0.0, cosine_floor=0.99, latency_ratio_max=1.1)
+    overrides = Overrides(
+        agreement_floor=0.0, cosine_floor=0.99, latency_ratio_max=1.1, error_rate_max=0.2
+    )
     assert thresholds(bundle, overrides, settings) == Thresholds(
-        agreement_floor=0.0, latency_ratio_max=1.1, alpha=0.01, blocks_min=32
+        agreement_floor=0.0, latency_ratio_max=1.1, error_rate_max=0.2, alpha=0.01, blocks_min=32
     )
     assert rules(bundle, Overrides()) == bundle
     assert rules(bundle, Overrides(cosine_floor=0.99)) == msgspec.structs.replace(

@@ -56,6 +56,7 @@ def test_the_stored_names_never_change() -> None:
         "deadline",
         "aborted",
         "operator",
+        "reverted",
         "superseded",
         "crashed",
         "unknown-state",
@@ -137,10 +138,10 @@ def test_every_state_has_a_recovery_row() -> None:
         ("installed", 1, Resumption(Recovery.BEGIN_AGAIN)),
         ("self-testing", 0, Resumption(Recovery.BEGIN_AGAIN)),
         ("self-testing", 2, Resumption(Recovery.BEGIN_AGAIN)),
-        ("self-testing", 3, Resumption(Recovery.ROLL_BACK, Cause.CRASHED)),
+        ("self-testing", 3, Resumption(Recovery.ROLL_BACK, Cause.INTERNAL)),
         ("staged", 0, Resumption(Recovery.GO_ON)),
         ("shadowing", 2, Resumption(Recovery.GO_ON)),
-        ("shadowing", 3, Resumption(Recovery.ROLL_BACK, Cause.CRASHED)),
+        ("shadowing", 3, Resumption(Recovery.ROLL_BACK, Cause.INTERNAL)),
         ("canary", 0, Resumption(Recovery.GO_ON)),
         ("canary", 1, Resumption(Recovery.ROLL_BACK, Cause.CRASHED)),
         ("probation", 0, Resumption(Recovery.GO_ON)),
@@ -166,7 +167,8 @@ def test_a_crash_loop_ends_and_only_known_states_go_on(stored: str, crashes_max:
         assert action.action is not Recovery.WATCHED
         assert (action.cause is not None) == (action.action is Recovery.ROLL_BACK)
     if stored in UNFINISHED - {State.ROLLING_BACK}:
-        assert actions[-1] == Resumption(Recovery.ROLL_BACK, Cause.CRASHED)
+        cause = Cause.CRASHED if stored in SERVES_TRAFFIC else Cause.INTERNAL
+        assert actions[-1] == Resumption(Recovery.ROLL_BACK, cause)
     if stored not in set(State):
         assert set(actions) == {Resumption(Recovery.ROLL_BACK, Cause.UNKNOWN_STATE)}
 

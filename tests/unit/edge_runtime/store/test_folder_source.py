@@ -150,7 +150,7 @@ class Changing:
 
     def __init__(self, source: BundleSource, path: Path, change: Callable[[int], object]) -> None:
         self.shown, self.head, self.close = source.shown, source.head, source.close
-        self.ignored = source.ignored
+        self.ignored, self.lacks = source.ignored, source.lacks
         self._source, self._path, self._change = source, path, change
 
     def contents(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:

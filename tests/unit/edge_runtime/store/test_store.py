@@ -278,6 +278,7 @@ class _Waiting:
         self.asked, self.go = threading.Event(), threading.Event()
         self.shown = "slow"
         self.head = self._source.head
+        self.lacks = self._source.lacks
         self.ignored = self._source.ignored
         self.close = self._source.close
 

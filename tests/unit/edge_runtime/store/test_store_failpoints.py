@@ -13,7 +13,7 @@ from edge_runtime.errors import StorageError
 from edge_runtime.failpoints import NAMES, VARIABLE
 from edge_runtime.store.durable import Disk
 from edge_runtime.store.store import Store
-from tests.store_bundles import contents, everything, folder, install, published
+from tests.store_bundles import ONNX, contents, everything, folder, install, published, without
 
 # Installs a bundle, or removes everything, as a daemon does.
 CODE = """
@@ -33,7 +33,9 @@ try:
 except ArtifactError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
-INSTALLING = [name for name in NAMES if name.startswith("store.") and name != "store.collect"]
+NOT_INSTALLING = {"store.collect", "store.filled"}
+INSTALLING = [name for name in NAMES if name.startswith("store.") and name not in NOT_INSTALLING]
+FILLING = [*(name for name in INSTALLING if name != "store.renamed"), "store.filled"]
 POINTS = [(name, 1) for name in INSTALLING] + [
     ("store.blob.written", 3),
     ("store.blob.synced", 3),
@@ -141,6 +143,37 @@ def test_an_installation_that_hangs_holds_up_no_other_process(
     child.kill()
     child.wait()
     check(base, 2)
+
+
+@pytest.mark.parametrize("action", ["kill", "error", "full", "hang"])
+@pytest.mark.parametrize("name", FILLING)
+def test_a_version_that_is_being_filled_up_is_whole_all_the_time(
+    name: str, action: str, base: Path, hanging: list[subprocess.Popen[str]]
+) -> None:
+    others = {"b.onnx": ONNX * 2, "c/d.onnx": ONNX * 3}
+    mixed = published(version=2, files={**contents(b"third"), **others})
+    install(make(base), folder(base / "partial", without(mixed, *others)), {"v0"})
+    folder(base / "whole", mixed)
+    child = start(base, f"{name}={action}", "whole")
+    hanging.append(child)
+    assert child.stderr is not None
+    assert any(f"failpoint {name}: {action}" in line for line in child.stderr)
+    store = make(base)
+    # It may have been filled up to the last: only its being durable is not known then.
+    whole = [variant.name for variant in store.bundle("m", 2).manifest.variants]
+    assert whole == (["v0", "v1", "v2"] if name == "store.installed" else ["v0"])
+    store.verify("m", 2)
+    if action == "hang":
+        child.kill()
+    child.wait(30)
+    store.recover()
+    store.verify("m", 2)
+    assert not [*(base / "store" / "incoming").iterdir()]
+    done = install(store, base / "whole")
+    assert done.was_there
+    assert len(store.verify("m", 2)) == 5
+    for path in done.directory.rglob("*"):
+        assert path.stat().st_mode & 0o222 == 0
 
 
 @pytest.mark.parametrize("action", ["kill", "error", "full", "hang"])

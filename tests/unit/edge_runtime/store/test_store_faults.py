@@ -13,16 +13,20 @@ from edge_runtime.errors import StorageError
 from edge_runtime.store.durable import Disk
 from edge_runtime.store.store import Store
 from tests.lossy_disk import Choice, LossyDisk, PowerCutError, Trouble, cut_before, fail
-from tests.store_bundles import EXTERNAL, everything, folder, install, published
+from tests.store_bundles import EXTERNAL, ONNX, everything, folder, install, published, without
 
 SHARED = {"a/model.onnx": EXTERNAL, "a/weights.bin": b"weights"}
 FIRST = {**SHARED, "golden.pb": b"golden"}
 SECOND = {**SHARED, "golden.pb": b"second"}
+MIXED = published(version=3, files={**FIRST, "b/c.onnx": ONNX, "b/weights.bin": b"others"})
+NEEDED = {"v0"}
 NEWER = b"signed with newer keys"
 BUNDLES = {
     "first": published(files=FIRST),
     "second": published(version=2, files=SECOND),
     "resigned": published(files=FIRST, signature=NEWER),
+    "mixed": MIXED,
+    "partial": without(MIXED, "b/c.onnx", "b/weights.bin"),
 }
 
 
@@ -41,7 +45,7 @@ class World:
 
     def install(self, name: str) -> None:
         """Install one of the bundles."""
-        install(self.store(), self.base / name)
+        install(self.store(), self.base / name, NEEDED if name == "partial" else None)
 
     def whole(self) -> list[int]:
         """Give the versions that are there, all of which must be whole."""
@@ -51,6 +55,10 @@ class World:
             store.verify("m", version)
             assert store.head("m", version)[1] in {None, NEWER}
         return found
+
+    def variants(self) -> list[str]:
+        """Give the variants that are there of version 3."""
+        return [variant.name for variant in self.store().bundle("m", 3).manifest.variants]
 
     def left(self) -> tuple[list[str], int]:
         """Give what lies in the incoming folder, and how many blobs nobody has."""
@@ -133,6 +141,10 @@ ACTS = {
         frozenset({1, 2}),
         is_damaged=True,
     ),
+    "partial": _act("first", lambda world: world.install("partial"), "1", "3", "1 3"),
+    "filled": _act("first partial", lambda world: world.install("mixed"), "1 3", "", "1 3"),
+    "left": _act("mixed", lambda world: world.install("partial"), "3", "", "3"),
+    "dropped": _act("first partial", lambda world: world.store().remove("m", 3), "1", "3", "1"),
     "removed": _act("first second", lambda world: world.store().remove("m", 1), "2", "1", "2"),
     "collected": _act("first second", lambda world: world.store().collect(()), "", "1 2", ""),
     "recovered": _act("first second", lambda world: world.store().recover(), "1 2", "", "1 2"),
@@ -188,9 +200,17 @@ def check(act: Act, world: World, *, is_done: bool) -> None:
     for path in (world.base / "state" / "store" / "models").rglob("*"):
         if path.parent.name != "models":
             assert path.lstat().st_mode & 0o222 == 0
+    if 3 in versions:
+        there = world.variants()
+        assert there[:1] == ["v0"]
+        assert (there == ["v0", "v1"]) or act is not ACTS["left"]
+        assert (there == ["v0", "v1"]) or not (is_done and act is ACTS["filled"])
     world.install("first")
     world.install("second")
-    assert world.whole() == [1, 2]
+    assert world.whole() == sorted({1, 2} | versions)
+    world.install("mixed")
+    assert world.whole() == [1, 2, 3]
+    assert world.variants() == ["v0", "v1"]
 
 
 @pytest.mark.parametrize(("name", "number"), POINTS)
@@ -217,7 +237,8 @@ def test_after_the_process_was_killed_each_version_is_whole_or_not_there(
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [point for point in POINTS if point[0] in {"first", "next", "removed"}]
+    ("name", "number"),
+    [point for point in POINTS if point[0] in {"first", "next", "removed", "partial", "filled"}],
 )
 def test_what_is_there_after_a_kill_and_a_start_outlives_a_power_cut(
     name: str, number: int, tmp_path: Path
@@ -271,7 +292,7 @@ def test_when_the_disk_fails_each_version_is_whole_or_not_there(
         refused = error
     if refused is not None:
         assert "nothing changed" in refused.message
-        if name in {"first", "next", "again", "signed"} and not for_ever:
+        if name in {"first", "next", "again", "signed", "partial"} and not for_ever:
             # What was said to have changed nothing has left nothing.
             assert set(world.store().versions("m")) == before
             assert world.left() == ([], 0)

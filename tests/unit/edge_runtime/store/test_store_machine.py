@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from edge_runtime.errors import ManifestError, ModelNotFoundError, StorageError
 from edge_runtime.store.store import Store
 from tests.lossy_disk import LossyDisk, PowerCutError, Trouble, cut_before, fail
-from tests.store_bundles import EXTERNAL, ONNX, archive, folder, install, published
+from tests.store_bundles import EXTERNAL, ONNX, archive, folder, install, published, without
 
 SHARED = {"a/model.onnx": EXTERNAL, "a/weights.bin": b"weights"}
 BUNDLES = {
@@ -21,7 +21,10 @@ BUNDLES = {
     (1, "b"): published(version=1, files={**SHARED, "g": b"another"}),
     (2, "a"): published(version=2, files={**SHARED, "g": b"2", "again/g": b"2"}),
     (3, "a"): published(version=3, files={"m.onnx": ONNX, "g": b"1"}, signature=b"signed"),
+    (4, "a"): published(version=4, files={**SHARED, "b.onnx": ONNX + ONNX, "g": b"1"}),
 }
+PARTIAL = without(BUNDLES[4, "a"], "b.onnx")
+MIXED = 4
 KEYS = st.sampled_from(sorted(BUNDLES))
 VERSIONS = st.integers(1, 4)
 TROUBLES: dict[str, st.SearchStrategy[Trouble | None]] = {
@@ -44,6 +47,10 @@ class StoreMachine(RuleBasedStateMachine):
         for (version, kind), bundle in BUNDLES.items():
             folder(self.base / f"{version}{kind}", bundle)
             archive(self.base / f"{version}{kind}.tar", bundle)
+        folder(self.base / "partial", PARTIAL)
+        archive(self.base / "partial.tar", PARTIAL)
+        self.filled = False
+        """Whether version 4 was said to be installed with all its variants."""
         self.root = self.base / "state" / "store"
         self.store = self._open()
         self.certain: dict[int, str] = {}
@@ -80,6 +87,24 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.certain.get(version, kind) == kind
             self.certain[version] = kind
             self.possible.pop(version, None)
+            self.filled = self.filled or version == MIXED
+        self.disk.trouble = None
+
+    @rule(as_archive=st.booleans(), trouble=TROUBLE)
+    def install_partly(self, *, as_archive: bool, trouble: Trouble | None) -> None:
+        """Install version 4 without the variant that nobody needs."""
+        self._trouble(trouble)
+        try:
+            install(self.store, self.base / f"partial{'.tar' if as_archive else ''}", {"v0"})
+        except StorageError:
+            assert trouble is not None
+            self.possible.setdefault(MIXED, set()).add("a")
+        except PowerCutError:
+            self.possible.setdefault(MIXED, set()).add("a")
+            self._start()
+        else:
+            self.certain[MIXED] = "a"
+            self.possible.pop(MIXED, None)
         self.disk.trouble = None
 
     @rule(version=VERSIONS, trouble=TROUBLE)
@@ -134,6 +159,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.certain.keys() <= set(found) <= self.certain.keys() | self.possible.keys()
         for version in found:
             self.store.verify("m", version)
+            if version == MIXED and self.filled:
+                assert len(self.store.bundle("m", version).manifest.variants) == 2
             kind = self._kind(version)
             if version in self.certain:
                 assert kind == self.certain[version]
@@ -159,11 +186,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.recover()
 
     def _perhaps(self, version: int) -> None:
+        self.filled = self.filled and version != MIXED
         kind = self.certain.pop(version, None)
         if kind is not None:
             self.possible[version] = {kind}
 
     def _gone(self, version: int) -> None:
+        self.filled = self.filled and version != MIXED
         self.certain.pop(version, None)
         self.possible.pop(version, None)
 

@@ -89,6 +89,41 @@ def test_a_chain_of_keyrings_can_be_followed_one_by_one_only(first: Path, presen
     assert file.accept(third.write()).version == 3
 
 
+def test_a_newer_keyring_of_a_package_is_taken_where_it_follows(first: Path, present: Path) -> None:
+    file = KeyringFile(present, first)
+    assert file.follow() is None, "none is present, so the first one counts as it is"
+    assert not present.exists()
+    file.accept(SECOND.write())
+    assert file.follow() is None, "an older one is what packages of old have"
+    third = keyring("cd", version=3, signed_by="b")
+    first.write_bytes(third.write())
+    taken = file.follow()
+    assert taken is not None
+    assert (taken.version, file.read().version) == (3, 3)
+    assert file.follow() is None
+
+
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [
+        (keyring("xy", version=3, signed_by="xy").write(), "is signed by 0 keys of the present"),
+        (keyring("bx", version=2, signed_by="ab").write(), "differs from the present keyring"),
+        (b"{", "first.json"),
+    ],
+)
+def test_a_keyring_of_a_package_that_may_not_follow_changes_nothing(
+    first: Path, present: Path, offered: bytes, said: str
+) -> None:
+    file = KeyringFile(present, first)
+    file.accept(SECOND.write())
+    first.write_bytes(offered)
+    with pytest.raises(SignatureError, match=said):
+        file.follow()
+    assert file.read().version == 2
+    first.unlink()
+    assert file.follow() is None
+
+
 def test_without_any_keyring_the_message_says_how_to_make_one(present: Path, first: Path) -> None:
     with pytest.raises(SignatureError, match="`edge-runtime keyring create`"):
         KeyringFile(present).read()

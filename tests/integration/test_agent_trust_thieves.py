@@ -1,0 +1,196 @@
+"""Thieves of keys and folders: what they can do at most, and how a fleet gets rid of them."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Distrust, NetworkError, TrustError
+from tests.hostile_http import (
+    HostileServer,
+    hostile_server,
+    status,
+)
+from tests.trusting import Device, Hands, change, published
+from tests.tuf_attacks import CHANNEL, DAY_S, TufRepository, plan
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> TufRepository:
+    return published(tmp_path / "repository")
+
+
+@pytest.fixture
+def server(repository: TufRepository) -> Iterator[HostileServer]:
+    with hostile_server(repository.folder) as running:
+        yield running
+
+
+@pytest.fixture
+def device(repository: TufRepository, server: HostileServer, tmp_path: Path) -> Iterator[Device]:
+    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
+    with contextlib.closing(made):
+        made.repository.refresh()
+        yield made
+
+
+def test_a_wiped_folder_cannot_be_rolled_back(
+    device: Device, repository: TufRepository, tmp_path: Path
+) -> None:
+    repository.copy_to(tmp_path / "old")
+    change(repository)
+    device.repository.refresh()
+    repository.put_back(tmp_path / "old")
+    shutil.rmtree(device.folder)
+    device.restart()
+    with pytest.raises(TrustError) as caught:
+        device.repository.refresh()
+    assert caught.value.reason is Distrust.ROLLED_BACK
+    assert not device.folder.exists()
+    change(repository)
+    assert device.repository.refresh().changed
+
+
+def test_a_folder_from_a_backup_is_not_believed_below_the_floors(
+    device: Device, repository: TufRepository, tmp_path: Path
+) -> None:
+    shutil.copytree(device.folder, tmp_path / "backup", symlinks=True)
+    change(repository)
+    device.repository.refresh()
+    shutil.rmtree(device.folder)
+    shutil.copytree(tmp_path / "backup", device.folder, symlinks=True)
+    device.restart()
+    assert device.repository.plans(CHANNEL) is None
+    assert device.repository.refresh().changed
+
+
+@pytest.mark.parametrize("role", ["timestamp", "snapshot"])
+def test_the_fleet_recovers_from_the_highest_version_that_a_thief_signed(
+    device: Device, repository: TufRepository, role: str
+) -> None:
+    version = repository.signed[role].version
+    repository.signed[role].version = 2**31
+    repository.announce()
+    device.repository.refresh()
+    repository.rotate("timestamp")
+    repository.rotate("snapshot")
+    repository.signed[role].version = version
+    change(repository)
+    assert device.repository.refresh().changed
+    assert device.repository.release("digits", 2) is not None
+    assert device.floors.versions()[role].version < 2**31
+
+
+def test_the_online_key_cannot_sign_a_release(device: Device, repository: TufRepository) -> None:
+    for role in ("rollouts", "targets"):
+        repository.add_release("evil", 1, {"manifest.json": b"{}"})
+        repository.signed[role].targets |= repository.signed["releases"].targets
+    del repository.signed["targets"].targets
+    repository.signed["targets"].targets = {}
+    repository.signed["releases"].targets = {
+        path: target
+        for path, target in repository.signed["releases"].targets.items()
+        if "evil" not in path
+    }
+    repository.publish()
+    device.repository.refresh()
+    assert device.repository.release("evil", 1) is None
+    assert device.repository.release("digits", 1) is not None
+
+
+def test_the_offline_key_of_releases_cannot_sign_plans(
+    device: Device, repository: TufRepository
+) -> None:
+    name = f"rollouts/{CHANNEL}.json"
+    repository.signed["releases"].targets[name] = repository.signed["rollouts"].targets.pop(name)
+    repository.publish()
+    device.repository.refresh()
+    assert device.repository.plans(CHANNEL) is None
+
+
+def facts_of_another(repository: TufRepository) -> None:
+    targets = repository.signed["releases"].targets
+    targets["models/digits/2/manifest.json"].unrecognized_fields["custom"]["version"] = 1
+
+
+def no_facts(repository: TufRepository) -> None:
+    targets = repository.signed["releases"].targets
+    del targets["models/digits/2/manifest.json"].unrecognized_fields["custom"]
+
+
+def another_digest(repository: TufRepository) -> None:
+    targets = repository.signed["releases"].targets
+    targets["models/digits/2/model.onnx"].hashes = {"sha512": "0" * 128}
+
+
+@pytest.mark.parametrize("mistake", [facts_of_another, no_facts, another_digest])
+def test_a_release_that_contradicts_itself_is_refused_alone(
+    device: Device, repository: TufRepository, mistake: Callable[[TufRepository], None]
+) -> None:
+    repository.add_release("digits", 2, {"manifest.json": b"{}2", "model.onnx": b"more"})
+    mistake(repository)
+    repository.publish()
+    device.repository.refresh()
+    with pytest.raises(TrustError) as caught:
+        device.repository.release("digits", 2)
+    assert caught.value.reason is Distrust.MALFORMED
+    assert device.repository.release("digits", 1) is not None
+
+
+def test_a_stolen_key_is_worth_nothing_once_the_root_replaced_it_whatever_else_is_broken(
+    device: Device, repository: TufRepository, server: HostileServer
+) -> None:
+    stolen = repository.signers["timestamp"]
+    repository.rotate("timestamp")
+    server.fault("/metadata/timestamp.json", status(503))
+    with pytest.raises(NetworkError):
+        device.repository.refresh()
+    server.heal()
+    repository.signers["timestamp"] = stolen
+    repository.announce()
+    (repository.folder / "metadata" / "2.root.json").unlink()  # the thief hides the new root
+    for _ in range(2):
+        with pytest.raises(TrustError) as caught:
+            device.repository.refresh()
+        assert caught.value.reason is Distrust.THRESHOLD
+        # What the stolen key may have signed is not believed any more either.
+        assert device.repository.plans(CHANNEL) is None
+        device.restart()
+
+
+def test_a_thief_of_online_keys_cannot_carry_a_clock_beyond_what_offline_keys_signed(
+    device: Device, repository: TufRepository
+) -> None:
+    device.hands.synchronised = False
+    device.restart()
+    far = repository.now_s + 10_000 * DAY_S
+    for role in ("rollouts", "snapshot", "timestamp"):
+        repository.signed[role].expires = repository.in_days(10_000)
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=far)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    ends_s = repository.signed["root"].expires.timestamp()
+    assert device.clock.floor_s == ends_s < far
+    assert not device.repository.is_fresh()
+    for role in ("root", "targets", "releases"):
+        repository.signed[role].expires = repository.in_days(90)
+    repository.set_plans(plan("digits", 2))
+    repository.publish("root", "targets", "releases", "rollouts")
+    device.restart()
+    assert device.repository.refresh().changed
+    assert device.repository.is_fresh()
+
+
+def test_a_synchronised_clock_is_not_carried_away_by_a_wrong_one_of_the_fleet(
+    device: Device, repository: TufRepository
+) -> None:
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 20 * DAY_S)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    assert device.clock.floor_s <= device.hands.system_s
+    assert device.repository.is_fresh()
