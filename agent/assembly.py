@@ -1,31 +1,17 @@
 """Puts the agent together from its configuration; starts nothing."""
 
-import fcntl
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from agent import locations
 from agent.clock import Clock
-from agent.config import Config
-from agent.device.bundles import Bundles
 from agent.device.conditions import Conditions
-from agent.device.local_contents import LocalContents
 from agent.device.plans import PlanLooking
-from agent.device.reports import NoReports, Reports
 from agent.device.runtime import Runtime
-from agent.download.downloads import Downloads
-from agent.download.indexes import ChunkIndexes
-from agent.download.notices import Progress
-from agent.enrolment.membership import Membership, read_membership, unpack
-from agent.errors import ConfigError, StateError
 from agent.identity import DeviceKey, device_key
-from agent.member_settings import completed, machine_id, named
+from agent.member import Member
 from agent.messaging import Messaging
 from agent.pause import Pause
 from agent.records import budget, command_floor, floors, outbox_rows, updates
@@ -33,21 +19,15 @@ from agent.records.file import RecordsFile
 from agent.runtime_client.admin import Admin
 from agent.runtime_client.handover import Handover
 from agent.settings.device import LinkClass
-from agent.settings.device import Repository as RepositorySettings
+from agent.state_lock import lock_state
 from agent.telemetry.link_class import default_interfaces, is_metered
 from agent.telemetry.sampling import Sampling
 from agent.topics import Topics
-from agent.trust.http import open_http
-from agent.trust.places import places_of
-from agent.trust.repository import Following, Repository
-from agent.update.deadlines import Deadlines
+from agent.trust.repository import Repository
 from agent.update.machine import UpdateMachine
+from agent.update_parts import Ground, OnProgress, believing, imported_url, update_parts
 from edge_runtime.hardware import CpuFacts, cpu_facts
-from fleet.documents.paths import ARTIFACTS_FOLDER
 
-_log = logging.getLogger(__name__)
-
-LOCK: Final = "agent.lock"
 SCHEMAS: Final = (
     updates.SCHEMA,
     floors.SCHEMA,
@@ -55,21 +35,6 @@ SCHEMAS: Final = (
     outbox_rows.SCHEMA,
     command_floor.SCHEMA,
 )
-
-
-@dataclass(frozen=True)
-class Member:
-    """A device that knows who it is.
-
-    Attributes:
-        config: With what enrolment knows put in.
-        state: Its folder.
-        membership: What enrolment left; ``None``: nothing.
-    """
-
-    config: Config
-    state: Path
-    membership: Membership | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,62 +88,17 @@ class Assembly:
         os.close(self.lock)
 
 
-def member(config: Config) -> Member:
-    """Find out who this device is.
-
-    Args:
-        config: As the owner wrote it.
-
-    Raises:
-        ConfigError: It belongs to no fleet, or what enrolment left cannot be read.
-        StateError: The disk refused.
-    """
-    state = locations.state_directory(config.state_dir)
-    locations.make_state_directory(state)
-    membership = read_membership(state)
-    paths = ("", "", "")
-    if membership is not None:
-        ca, certificate, root = unpack(state, membership)
-        paths = str(ca), str(certificate), str(root)
-    return Member(named(completed(config, membership, paths), machine_id()), state, membership)
-
-
-def lock_state(state: Path) -> int:
-    """Keep a second agent out of a state folder.
-
-    Returns:
-        A descriptor; closing it lets others in.
-
-    Raises:
-        ConfigError: Another agent has it.
-        StateError: The disk refused.
-    """
-    path = state / LOCK
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StateError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConfigError(
-            f"another edge-agent uses {state}: ask it (`edge-agent status`), or stop it first"
-        ) from error
-    return descriptor
-
-
 def assemble(
     who: Member,
     *,
     on_message: Callable[[], None],
     on_connected: Callable[[], None],
-    on_progress: Callable[[updates.Update, str, Progress], None],
+    on_progress: OnProgress,
 ) -> Assembly:
     """Build everything.
 
     Args:
-        who: See ``member``.
+        who: See ``agent.member``.
         on_message: Called when something came; must not block.
         on_connected: Called when the broker is there; must not block.
         on_progress: Told how far a file of an update is.
@@ -188,39 +108,41 @@ def assemble(
     """
     lock = lock_state(who.state)
     try:
-        return _assembled(who, lock, on_message, on_connected, on_progress)
+        file = RecordsFile(who.state / locations.DATABASE, SCHEMAS)
+        try:
+            return _assembled(who, lock, file, on_message, on_connected, on_progress)
+        except BaseException:
+            file.close()
+            raise
     except BaseException:
         os.close(lock)
         raise
 
 
-def _assembled(
+def assemble_idle(who: Member) -> Assembly:
+    """Build everything for a command that only looks.
+
+    Raises:
+        AgentError: A part cannot be built.
+    """
+    return assemble(
+        who, on_message=lambda: None, on_connected=lambda: None, on_progress=lambda *_: None
+    )
+
+
+def _assembled(  # noqa: PLR0917 - what is open already, and whom to tell
     who: Member,
     lock: int,
+    file: RecordsFile,
     on_message: Callable[[], None],
     on_connected: Callable[[], None],
-    on_progress: Callable[[updates.Update, str, Progress], None],
+    on_progress: OnProgress,
 ) -> Assembly:
     config, state = who.config, who.state
-    file = RecordsFile(state / locations.DATABASE, SCHEMAS)
     clock = Clock(floors.Floors(file), config.device.clock_is_trusted)
-    link = _link_class(config.device.link)
-    downloads = config.downloads
-    limits: dict[LinkClass, int] = {
-        "unmetered": downloads.month_bytes,
-        "metered": downloads.metered_month_bytes,
-    }
-    money = budget.Budget(file, clock.wall_s, link, limits)
-    key = device_key(state)
-    cpu = cpu_facts()
-    pause = Pause(state)
-    admin_path = locations.admin_socket(config.runtime.admin_socket)
-    admin = Admin(admin_path, config.runtime.timeout_s)
-    handover = Handover(
-        locations.handover_socket(config.runtime.handover_socket, admin_path),
-        config.runtime.timeout_s,
-        config.runtime.handover_s,
-    )
+    money = _budget(who, file, clock)
+    key, cpu, pause = device_key(state), cpu_facts(), Pause(state)
+    admin, handover = _sockets(who)
     runtime = Runtime(admin, handover)
     sampling = Sampling(
         config.telemetry,
@@ -232,70 +154,37 @@ def _assembled(
     conditions = Conditions(
         config.device,
         config.updates,
-        reserve_bytes=downloads.reserve_bytes,
+        reserve_bytes=config.downloads.reserve_bytes,
         cpu=cpu,
         host=sampling.host,
         clock=clock,
         pause=pause,
     )
-    topics = Topics(config.device.fleet, config.device.id)
     messaging = Messaging(
         config.mqtt,
         config.outbox,
         file=file,
         folder=locations.runtime_directory(state),
-        topics=topics,
+        topics=Topics(config.device.fleet, config.device.id),
         key=key,
         clock=clock,
         budget=money,
         on_message=on_message,
         on_connected=on_connected,
     )
-    kept = updates.Updates(file)
-    kept = updates.Updates(file)
-    repository = looking = machine = None
-    here = (state / locations.IMPORTED).absolute().as_uri()
-
-    def believing(settings: RepositorySettings) -> Repository:
-        return Repository(
-            state / "tuf",
-            settings,
-            floors.Floors(file),
-            clock,
-            _counter(money) if settings.url != here else _nothing,
-            following=Following(config.device.channel, config.device.fleet),
-        )
-
-    def imported() -> Repository:
-        return believing(msgspec.structs.replace(config.repository, url=here))
-
-    if config.repository.url or config.repository.root:
-        # Without a network, releases come in files: see `edge-agent import`.
-        url = config.repository.url or here
-        repository = believing(msgspec.structs.replace(config.repository, url=url))
-        looking = PlanLooking(config.device.channel, repository, runtime, kept, conditions)
-        machine = UpdateMachine(
-            updates=kept,
-            downloads=_bundles(
-                config,
-                state,
-                repository=repository,
-                runtime=runtime,
-                handover=handover,
-                clock=clock,
-                money=money,
-                on_progress=on_progress,
-            ),
-            device=runtime,
-            plans=looking,
-            reports=Reports(messaging.outbox, topics) if config.mqtt.brokers else NoReports(),
-            deadlines=Deadlines(
-                download_s=config.updates.download_s,
-                handover_s=config.updates.handover_s,
-                verdict_s=config.updates.verdict_s,
-            ),
-            now_s=clock.wall_s,
-        )
+    ground = Ground(
+        member=who,
+        file=file,
+        clock=clock,
+        budget=money,
+        runtime=runtime,
+        handover=handover,
+        conditions=conditions,
+        messaging=messaging,
+        updates=updates.Updates(file),
+        on_progress=on_progress,
+    )
+    updating = update_parts(ground)
     return Assembly(
         member=who,
         lock=lock,
@@ -310,69 +199,34 @@ def _assembled(
         sampling=sampling,
         conditions=conditions,
         messaging=messaging,
-        repository=repository,
-        looking=looking,
-        updates=kept,
-        machine=machine,
-        imported=imported,
+        repository=None if updating is None else updating.repository,
+        looking=None if updating is None else updating.looking,
+        updates=ground.updates,
+        machine=None if updating is None else updating.machine,
+        imported=lambda: believing(ground, imported_url(who)),
     )
 
 
-def _bundles(
-    config: Config,
-    state: Path,
-    *,
-    repository: Repository,
-    runtime: Runtime,
-    handover: Handover,
-    clock: Clock,
-    money: budget.Budget,
-    on_progress: Callable[[updates.Update, str, Progress], None],
-) -> Bundles:
-    local = LocalContents(handover, state / locations.IMPORTED / ARTIFACTS_FOLDER)
-    servers: list[str] = []
-    if config.repository.url:
-        places = places_of(config.repository)
-        servers = [*places.mirrors, places.artifacts]
-    downloads = Downloads(
-        state / "blobs",
-        open_http(config.repository, clock),
-        servers,
-        settings=config.downloads,
-        budget=money,
-        have=local.open,
-    )
-    return Bundles(
-        state / "updates",
-        repository=repository,
-        downloads=downloads,
-        indexes=ChunkIndexes(state / "chunks"),
-        handover=handover,
-        installed=lambda model: runtime.standing(model).installed,
-        on_progress=on_progress,
-    )
-
-
-def _counter(money: budget.Budget) -> Callable[[int], None]:
-    """Count bytes of metadata; that the disk does not take the count stops no refresh."""
-
-    def count(size: int) -> None:
-        try:
-            money.spend("metadata", size)
-        except StateError as error:
-            _log.warning("bytes were not counted: %s", error.message)
-
-    return count
-
-
-def _nothing(size: int) -> None:
-    """Count nothing: it came from this disk."""
-
-
-def _link_class(link: str) -> Callable[[], LinkClass]:
-    """Tell whether bytes cost money now."""
+def _budget(who: Member, file: RecordsFile, clock: Clock) -> budget.Budget:
+    link, downloads = who.config.device.link, who.config.downloads
+    limits: dict[LinkClass, int] = {
+        "unmetered": downloads.month_bytes,
+        "metered": downloads.metered_month_bytes,
+    }
 
     def now() -> LinkClass:
+        """Tell whether bytes cost money now."""
         return "metered" if is_metered(link, default_interfaces()) else "unmetered"
 
-    return now
+    return budget.Budget(file, clock.wall_s, now, limits)
+
+
+def _sockets(who: Member) -> tuple[Admin, Handover]:
+    settings = who.config.runtime
+    path = locations.admin_socket(settings.admin_socket)
+    handover = Handover(
+        locations.handover_socket(settings.handover_socket, path),
+        settings.timeout_s,
+        settings.handover_s,
+    )
+    return Admin(path, settings.timeout_s), handover

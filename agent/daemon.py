@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from agent import __version__, locations
-from agent.assembly import Member, assemble
+from agent.assembly import assemble
 from agent.certificate import CertificateRenewal
 from agent.commands import CheckNow, Collect, Commands, LogLevel, Order, PauseUpdates
 from agent.control import Answer, Control
@@ -23,6 +23,7 @@ from agent.download.notices import Progress
 from agent.errors import AgentError, RuntimeAwayError, StateError, TrustError
 from agent.explaining import explained
 from agent.journal_sync.sending import JournalSending
+from agent.member import Member
 from agent.messages import MetricsBatch, write
 from agent.presence import birth, reported
 from agent.records.command_floor import CommandFloor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.enrolment.membership import replace_file
+from agent.durable_file import replace_file
 
 FILE = "pause.json"
 

@@ -46,6 +46,7 @@ class Operator:
 
     def __init__(self, broker: Mosquitto) -> None:
         self.heard: dict[str, list[bytes]] = {}
+        self._order: list[tuple[str, bytes]] = []
         self._lock = threading.Lock()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id="operator", protocol=MQTTProtocolVersion.MQTTv5
@@ -79,6 +80,11 @@ class Operator:
                     found += [json.loads(each) for each in messages]
         return found
 
+    def everything(self) -> list[tuple[str, bytes]]:
+        """Give topic and payload of every message, in the order in which they came."""
+        with self._lock:
+            return list(self._order)
+
     def jobs(self) -> list[JobStatus]:
         """Give the job statuses in the order of their numbers, each once."""
         by_number = {
@@ -90,6 +96,7 @@ class Operator:
     def _received(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
         with self._lock:
             self.heard.setdefault(message.topic, []).append(bytes(message.payload))
+            self._order.append((message.topic, bytes(message.payload)))
 
 
 class AgentProcess:
@@ -137,9 +144,14 @@ class AgentProcess:
 
     def go_offline(self) -> None:
         """Have it look for the repository where there is none."""
+        self.look_at("http://127.0.0.1:9")  # the discard port: nobody listens
+
+    def look_at(self, url: str) -> None:
+        """Have it look for the repository elsewhere from its next start on."""
         lines = self.config.read_text("utf-8").splitlines()
-        url = 'url = "http://127.0.0.1:9"'  # the discard port: nobody listens
-        text = "\n".join(url if line.startswith("url =") else line for line in lines)
+        text = "\n".join(
+            f'url = "{url}"' if line.startswith("url =") else line for line in lines
+        )
         self.config.write_text(text, "utf-8")
 
     def log(self) -> str:

@@ -53,15 +53,11 @@ def _explain(options: argparse.Namespace, config: Config, socket: Any) -> int:  
 
 def _explained_here(config: Config, model: str) -> list[str]:
     """Decide by what is kept: no agent is running."""
-    from agent.assembly import assemble, member  # noqa: PLC0415 - only here
+    from agent.assembly import assemble_idle  # noqa: PLC0415 - only here
     from agent.explaining import explained  # noqa: PLC0415
+    from agent.member import member  # noqa: PLC0415
 
-    parts = assemble(
-        member(config),
-        on_message=lambda: None,
-        on_connected=lambda: None,
-        on_progress=lambda *_: None,
-    )
+    parts = assemble_idle(member(config))
     try:
         return ["no agent is running; by what is kept here:", *explained(parts, model)]
     finally:

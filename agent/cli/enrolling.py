@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from agent import locations
-from agent.assembly import SCHEMAS, lock_state
+from agent.assembly import SCHEMAS
 from agent.cli.options import config_of, print_json
 from agent.clock import Clock
 from agent.enrolment.joining import join
@@ -18,6 +18,7 @@ from agent.locations import DATABASE
 from agent.member_settings import machine_id, machine_name
 from agent.records.file import RecordsFile
 from agent.records.floors import Floors
+from agent.state_lock import lock_state
 from edge_runtime.exit_codes import ExitCode
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from tqdm import tqdm
 
 from agent import locations
-from agent.assembly import assemble, member
+from agent.assembly import assemble_idle
 from agent.cli.options import config_of, print_json
 from agent.control import Question, ask
 from agent.download.air_gap import ImportLimits, import_file
 from agent.errors import RuntimeAwayError
 from agent.explaining import explained
+from agent.member import member
 from edge_runtime.exit_codes import ExitCode
 
 ASK_S = 330.0
@@ -42,12 +43,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         told["explanation"] = ask(locations.running_socket(who.state), Question("import"), ASK_S)
     except RuntimeAwayError:
-        parts = assemble(
-            who,
-            on_message=lambda: None,
-            on_connected=lambda: None,
-            on_progress=lambda *_: None,
-        )
+        parts = assemble_idle(who)
         try:
             told["changed"] = parts.imported().refresh().changed
             told["explanation"] = explained(parts, "")

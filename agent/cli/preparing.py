@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from agent import locations
-from agent.assembly import LOCK, lock_state
 from agent.cli.options import config_of
 from agent.download.disk import sync, translated
 from agent.enrolment.membership import CA, CERTIFICATE, FILE, ROOT
@@ -16,6 +15,7 @@ from agent.errors import ConfigError
 from agent.identity import NAME as KEY
 from agent.locations import DATABASE
 from agent.messaging import MARK
+from agent.state_lock import LOCK, lock_state
 from edge_runtime.exit_codes import ExitCode
 
 #: What makes this device this one, the key first: without it the rest is nobody's.

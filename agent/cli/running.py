@@ -5,11 +5,11 @@ import logging
 import sys
 from pathlib import Path
 
-from agent.assembly import Member, member
 from agent.cli.options import config_of
 from agent.config import Config
 from agent.daemon import Agent
 from agent.errors import ConfigError
+from agent.member import Member, member
 from edge_runtime.errors import EdgeRuntimeError
 from edge_runtime.exit_codes import ExitCode
 from edge_runtime.logs import formatter, is_journal

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.enrolment.certificates import fingerprint, lifetime, request_for
 from agent.enrolment.membership import Membership

@@ -1,12 +1,12 @@
 """What enrolment left on this device: one file, replaced as a whole."""
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from agent.durable_file import replace_file
 from agent.enrolment.messages import Enrolment, Pem
 from agent.errors import ConfigError, StateError
 
@@ -15,7 +15,6 @@ CERTIFICATE: Final = "certificate.pem"
 CA: Final = "ca.pem"
 ROOT: Final = "root.json"
 FILE_BYTES_MAX: Final = 1_048_576
-_MODE: Final = 0o600
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,28 +91,3 @@ def unpack(state: Path, membership: Membership) -> tuple[Path, Path, Path]:
                 continue
         replace_file(path, data)
     return state / CA, state / CERTIFICATE, state / ROOT
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a private file at its place, durably: the old one or the new one, never a part.
-
-    Raises:
-        StateError: The disk refused; the old one is still there.
-    """
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor with its mode
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise StateError(f"cannot write {path}: {error.strerror}") from error

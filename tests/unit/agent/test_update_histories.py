@@ -161,7 +161,7 @@ class _Story:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(HAPPENINGS), min_size=10, max_size=50))
+@given(st.lists(st.sampled_from(HAPPENINGS), min_size=25, max_size=60))
 def test_any_history_is_told_truly_hands_over_once_and_ends(
     tmp_path_factory: pytest.TempPathFactory, happenings: list[str]
 ) -> None:

@@ -1,0 +1,35 @@
+"""Small private files that are replaced as a whole, and survive a power cut."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from agent.errors import StateError
+
+_MODE: Final = 0o600
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a private file at its place, durably: the old one or the new one, never a part.
+
+    Raises:
+        StateError: The disk refused; the old one is still there.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor with its mode
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise StateError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,25 @@
+"""A sample of the agent's fault table in every run; ``make soak`` has the rest."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent_fault_runs import UPDATED, FaultSite, Row, fault_site
+from tests.agent_fault_table import SAMPLE
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
+    folder: Path = tmp_path_factory.mktemp("faults")
+    with fault_site(folder, UPDATED) as made:
+        yield made
+
+
+@pytest.mark.parametrize("row", SAMPLE, ids=[row.points for row in SAMPLE])
+def test_the_agent_comes_to_the_same_end_and_tells_the_truth_after(
+    row: Row, shared: FaultSite
+) -> None:
+    shared.run(row)
