@@ -307,11 +307,15 @@ class Updating:
             _log.error("plans cannot be followed now: %s", error.message)
             self._decide_due_s = time.monotonic() + RETRY_FIRST_S
             return
-        for outlook in outlooks:
+        are_stored = [
             self._machine.consider(
                 outlook.model, outlook.plan, outlook.decision, outlook.manifest_sha256
             )
+            for outlook in outlooks
+        ]
         self._decide_due_s = self._next_decision_s(outlooks)
+        if not all(are_stored):
+            self._decide_due_s = time.monotonic() + RETRY_FIRST_S
         self.shown = replace(self.shown, outlooks=tuple(outlooks), runtime_problem="")
 
     def _next_decision_s(self, outlooks: list[Outlook]) -> float:

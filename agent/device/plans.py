@@ -118,9 +118,7 @@ class PlanLooking:
             self._updates,
             standing,
             plan,
-            min_counter=max(
-                (each.facts.min_counter for each in (release, back) if each is not None), default=0
-            ),
+            min_counter=self._repository.min_counter(plan.model),
             now_s=now.now_s,
             is_clock_trusted=now.is_clock_trusted,
         )

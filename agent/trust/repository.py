@@ -180,6 +180,16 @@ class Repository:
         known = self._read()
         return known.release(model, version) if known else None
 
+    def min_counter(self, model: str) -> int:
+        """Give the highest floor of any release of a model that is believed; 0: there is none.
+
+        Raises:
+            StateError: The disk refused.
+            ConfigError: The first root is missing or wrong.
+        """
+        known = self._read()
+        return known.min_counter(model) if known else 0
+
     def artifact(self, path: str) -> Artifact | None:
         """Give what was signed of a file; ``None``: nothing that is known.
 

@@ -11,7 +11,7 @@ from agent.errors import Distrust, TrustError
 from agent.trust.reasons import Asked, translated
 from agent.trust.set_facts import SetFacts
 from fleet.documents.errors import DocumentError
-from fleet.documents.paths import artifact_path, artifact_url_path
+from fleet.documents.paths import artifact_path, artifact_url_path, model_path
 from fleet.documents.plan import Plans, read_plans
 from fleet.documents.release import ReleaseFacts, release_of
 
@@ -118,6 +118,24 @@ class VerifiedSet:
     def _target(self, path: str) -> TargetFile | None:
         with translated(self._asked, self._origin):
             return self._updater.get_targetinfo(path)
+
+
+    def min_counter(self, model: str) -> int:
+        """Give the highest floor of any signed release of a model; 0: there is none.
+
+        All of them count: who chooses among releases must not choose among their floors.
+        """
+        folder = model_path(model)
+        floors = [0]
+        for path in self.facts.artifacts:
+            if path.startswith(folder) and path.endswith(f"/{MANIFEST}"):
+                target = self._updater.get_targetinfo(path)
+                try:
+                    if target is not None:
+                        floors.append(release_of(target.custom, path).min_counter)
+                except DocumentError:
+                    continue  # nobody installs it either
+        return max(floors)
 
 
 def artifact_of(target: TargetFile, origin: str, facts: SetFacts) -> Artifact:

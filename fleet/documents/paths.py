@@ -26,6 +26,11 @@ def plans_path(channel: str) -> str:
     return f"rollouts/{channel}.json"
 
 
+def model_path(model: str) -> str:
+    """Name the folder of every artifact of a model; it ends with a slash."""
+    return f"models/{model}/"
+
+
 def artifact_path(model: str, version: int, file: str) -> str:
     """Name the artifact of a file of a release.
 
@@ -34,7 +39,7 @@ def artifact_path(model: str, version: int, file: str) -> str:
         version: Its version.
         file: The file's path in the bundle.
     """
-    return f"models/{model}/{version}/{file}"
+    return f"{model_path(model)}{version}/{file}"
 
 
 def chunks_path(model: str, version: int, file: str) -> str:

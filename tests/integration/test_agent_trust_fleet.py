@@ -100,3 +100,14 @@ def test_devices_of_another_fleet_refuse_the_plans(device: Device) -> None:
     with pytest.raises(TrustError) as caught:
         device.repository.refresh()
     assert caught.value.reason is Distrust.WRONG_FLEET
+
+
+def test_the_floor_of_counters_is_the_highest_of_any_signed_release(
+    device: Device, repository: TestRepository
+) -> None:
+    """A stolen online key may choose the release, but not the floor."""
+    repository.add_bundle(version=2, min_counter=2)
+    repository.add_bundle(version=3)
+    device.repository.refresh()
+    assert device.repository.min_counter(MODEL) == 2
+    assert device.repository.min_counter("another") == 0
