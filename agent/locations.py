@@ -62,7 +62,14 @@ def running_socket(state: Path) -> Path:
     """Find the running agent's socket, from a command: beside its state, else the system's."""
     own = state / CONTROL_SOCKET_NAME
     system = SYSTEM_DIRECTORY / CONTROL_SOCKET_NAME
-    return system if system.exists() and not own.exists() else own
+    return system if _is_there(system) and not _is_there(own) else own
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # somebody else's folder: connecting will say so
+        return False
 
 
 def admin_socket(given: str, environment: Mapping[str, str] = os.environ) -> Path:

@@ -248,7 +248,10 @@ class Updating:
         if now_s >= self._look_due_s:
             self._machine.look()
             self._look_due_s = time.monotonic() + LOOK_S
+        was_busy = self._work_due_s is not None
         pause_s = self._machine.work()
+        if was_busy and pause_s is None and self._looking is not None:
+            self._decide_due_s = time.monotonic()  # something came to its end
         self._work_due_s = None if pause_s is None else time.monotonic() + pause_s
 
     def _refresh(self, repository: Repository, announced: bytes | None) -> None:

@@ -49,7 +49,7 @@ def configuration() -> str:
         "Command-line options win over the environment, the environment over the file. An unknown",
         "key is an error. `edge-runtime config` prints what results. SIGHUP reads the file again;",
         "models, repositories, limits and the log change at once (limits for new connections),",
-        "`sockets`, `http`, `engine` and `state_dir` need a restart.",
+        "`sockets`, `http`, `engine`, `batching`, `cache`, `journal`, `state_dir` need a restart.",
         "",
     ]
     more = [

@@ -133,7 +133,7 @@ class Daemon:
         self._inference: Inference | None = None
         cpu = cpu_facts()
         self._state = state_directory(settings.state_dir, os.environ)
-        self._observers = Observers(self._state)
+        self._observers = Observers(self._state, self._statistics)
         self._redact = self._observers.check(settings)
         self._cache = PredictionCache(
             asyncio.get_running_loop(),

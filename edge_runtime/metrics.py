@@ -180,6 +180,8 @@ class ServerStatistics:
         connections_total: Connections accepted since the start.
         connections_refused: Connections turned away at a limit.
         connections_evicted: Idle connections closed for users who had fewer.
+        predictions_lost: Predictions that were not kept: no room in the queue, or the disk refused.
+        predictions_redacted: Those that the owner's function dropped, or failed on.
         records_limited: Records of requests that were not written because there were too many.
         records_dropped: Those that were not written because the log is read too slowly.
     """
@@ -189,6 +191,8 @@ class ServerStatistics:
         "connections_open",
         "connections_refused",
         "connections_total",
+        "predictions_lost",
+        "predictions_redacted",
         "records_dropped",
         "records_limited",
         "responses",
@@ -201,6 +205,8 @@ class ServerStatistics:
         self.connections_total = 0
         self.connections_refused = 0
         self.connections_evicted = 0
+        self.predictions_lost = 0
+        self.predictions_redacted = 0
         self.records_limited = 0
         self.records_dropped = 0
         self.started_s = started_s

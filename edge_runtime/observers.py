@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_runtime.inference import Inference
 from edge_runtime.locations import PREDICTIONS_NAME
+from edge_runtime.metrics import ServerStatistics
 from edge_runtime.settings import Config, Model
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ class Observers:
 
     Args:
         state: The state directory.
+        statistics: Counts what is not kept.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, statistics: ServerStatistics) -> None:
         self._state = state
+        self._statistics = statistics
         self._writer: JournalWriter | None = None
         self._journal: PredictionJournal | None = None
 
@@ -80,6 +83,7 @@ class Observers:
             self._state / PREDICTIONS_NAME,
             key=read_key(settings.journal),
             queue_bytes=settings.journal.queue_bytes,
+            statistics=self._statistics,
         )
         return PredictionJournal(self._writer, settings.journal.record_bytes)
 

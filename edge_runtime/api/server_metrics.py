@@ -42,6 +42,11 @@ def _records(sources: Sources) -> Iterator[Sample]:
     yield Sample(("queue",), sources.server.records_dropped)
 
 
+def _predictions(sources: Sources) -> Iterator[Sample]:
+    yield Sample(("lost",), sources.server.predictions_lost)
+    yield Sample(("redacted",), sources.server.predictions_redacted)
+
+
 def _file(number: Callable[[File], float]) -> _Number:
     """Read from the cache's file, if there is one."""
 
@@ -131,6 +136,13 @@ FAMILIES: Final[tuple[Family[Sources], ...]] = (
         "edge_runtime_cache_file_errors_total",
         "Times the cache's file could not be read or written.",
         _file(lambda file: file.errors),
+    ),
+    Family(
+        "edge_runtime_journal_left_out_total",
+        "counter",
+        ("reason",),
+        "Predictions that the journal was to keep and does not.",
+        _predictions,
     ),
     Family(
         "edge_runtime_log_records_left_out_total",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from edge_runtime.errors import ArtifactError, EdgeRuntimeError
+from edge_runtime.metrics import ServerStatistics
 from edge_runtime.observation.journal_file import JournalFile
 from edge_runtime.observation.journal_record import Facts, Tensors, encode, encrypt
 from edge_runtime.settings.journal import Kept
@@ -52,13 +53,12 @@ class JournalWriter:
         path: The file.
         key: Encrypts records; ``None``: they are not.
         queue_bytes: Entries that may wait.
-
-    Attributes:
-        dropped: Entries that were not written: no room in the queue, or the disk refused.
-        redacted: Entries that an owner's function dropped, or failed on.
+        statistics: Counts what is not kept.
     """
 
-    def __init__(self, path: Path, *, key: bytes | None, queue_bytes: int) -> None:
+    def __init__(
+        self, path: Path, *, key: bytes | None, queue_bytes: int, statistics: ServerStatistics
+    ) -> None:
         self._path = path
         self._key = key
         self._room = queue_bytes
@@ -69,8 +69,7 @@ class JournalWriter:
         self._file: JournalFile | None = None
         self._thread: threading.Thread | None = None
         self._retry_s = 0.0
-        self.dropped = 0
-        self.redacted = 0
+        self._statistics = statistics
 
     def configure(self, kept: Mapping[str, Kept], redact: Mapping[str, Redact]) -> None:
         """Take the settings of each model, now and whenever they change."""
@@ -80,7 +79,7 @@ class JournalWriter:
         """Have an entry written; never waits."""
         with self._lock:
             if entry.size > self._room:
-                self.dropped += 1
+                self._statistics.predictions_lost += 1
                 return
             self._room -= entry.size
         if self._thread is None:
@@ -107,7 +106,7 @@ class JournalWriter:
                 self._write(entries)
             except Exception:  # noqa: BLE001 - logged; the thread must go on
                 _log.exception("the journal failed in a way nobody foresaw")
-                self.dropped += len(entries)
+                self._statistics.predictions_lost += len(entries)
             with self._lock:
                 self._room += sum(entry.size for entry in entries)
         if self._file is not None:
@@ -132,7 +131,7 @@ class JournalWriter:
         if not rows:
             return
         if time.monotonic() < self._retry_s:
-            self.dropped += len(rows)
+            self._statistics.predictions_lost += len(rows)
             return
         try:
             file = self._file = self._file or self._opened()
@@ -143,7 +142,7 @@ class JournalWriter:
                 before_ms = now_ms - int(kept.retention_s * _MS)
                 file.trim(model, max_bytes=kept.max_bytes, before_ms=before_ms)
         except EdgeRuntimeError as error:
-            self.dropped += len(rows)
+            self._statistics.predictions_lost += len(rows)
             self._retry_s = time.monotonic() + PAUSE_S
             if self._file is not None:
                 self._file.close()
@@ -168,16 +167,16 @@ class JournalWriter:
             try:
                 result = redact(dict(inputs), dict(outputs))
                 if result is None:
-                    self.redacted += 1
+                    self._statistics.predictions_redacted += 1
                     return None
                 inputs, outputs = result  # type: ignore[misc]  # the owner's function; below: is it?
                 record = encode(inputs, outputs)
             except Exception:  # noqa: BLE001 - somebody else's code; what it missed must not be kept
-                if not self.redacted:
+                if not self._statistics.predictions_redacted:
                     _log.exception(
                         "the function of models.%s.journal.redact failed", entry.facts.model
                     )
-                self.redacted += 1
+                self._statistics.predictions_redacted += 1
                 return None
         else:
             record = encode(inputs, outputs)

@@ -166,6 +166,8 @@ def test_the_owners_function_decides_what_is_stored(tmp_path: Path) -> None:
     with daemon("--config", str(path), environment=environment) as running:
         ask(running)
         eventually(lambda: "redact failed" in running.log(), "the function's failure in the log")
+        counted = b'edge_runtime_journal_left_out_total{reason="redacted"} 1.0'
+        assert counted in running.request("GET", "/metrics").body
         assert rows(running)["rows"] == []
     path = configured(tmp_path, ALL + 'redact = "redacting:missing"\n')
     done = subprocess.run(
