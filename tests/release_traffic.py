@@ -98,10 +98,10 @@ class Traffic:
 
     def _work(self, ask: Ask, count: int) -> None:
         while not self._over.wait(PAUSE_S):
-            if not self._device.is_up.wait(PAUSE_S):
-                continue
-            count += 1
             process = self._device.daemon.process
+            if not self._device.is_up.wait(PAUSE_S) or process is not self._device.daemon.process:
+                continue  # what a restart cuts is told by the process that was killed
+            count += 1
             self.asked.append(self._one(ask, count, process))
 
     def _one(self, ask: Ask, count: int, process: "subprocess.Popen[bytes]") -> Asked:
