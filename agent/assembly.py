@@ -7,6 +7,7 @@ from typing import Final
 
 from agent import locations
 from agent.clock import Clock
+from agent.clone_condition import CloneCondition
 from agent.device.conditions import Conditions
 from agent.device.plans import PlanLooking
 from agent.device.runtime import Runtime
@@ -50,6 +51,7 @@ class Assembly:
         key: Signs.
         cpu: The processor.
         pause: Whether updates are paused.
+        clone: Whether another device has this identity.
         admin: The daemon's admin socket.
         runtime: The daemon, as updates need it.
         sampling: Measures.
@@ -70,6 +72,7 @@ class Assembly:
     key: DeviceKey
     cpu: CpuFacts
     pause: Pause
+    clone: CloneCondition
     admin: Admin
     runtime: Runtime
     sampling: Sampling
@@ -88,20 +91,29 @@ class Assembly:
         os.close(self.lock)
 
 
-def assemble(
-    who: Member,
-    *,
-    on_message: Callable[[], None],
-    on_connected: Callable[[], None],
-    on_progress: OnProgress,
-) -> Assembly:
+@dataclass(frozen=True, kw_only=True)
+class Bells:
+    """Who is told what happens, on any thread; none may block.
+
+    Attributes:
+        on_message: Something came.
+        on_connected: The broker is there.
+        on_cloned: Another device was seen with this identity.
+        on_progress: How far a file of an update is.
+    """
+
+    on_message: Callable[[], None] = lambda: None
+    on_connected: Callable[[], None] = lambda: None
+    on_cloned: Callable[[], None] = lambda: None
+    on_progress: OnProgress = lambda _update, _file, _progress: None
+
+
+def assemble(who: Member, bells: Bells) -> Assembly:
     """Build everything.
 
     Args:
         who: See ``agent.member``.
-        on_message: Called when something came; must not block.
-        on_connected: Called when the broker is there; must not block.
-        on_progress: Told how far a file of an update is.
+        bells: Who is told what happens.
 
     Raises:
         AgentError: A part cannot be built.
@@ -110,7 +122,7 @@ def assemble(
     try:
         file = RecordsFile(who.state / locations.DATABASE, SCHEMAS)
         try:
-            return _assembled(who, lock, file, on_message, on_connected, on_progress)
+            return _assembled(who, bells, lock, file)
         except BaseException:
             file.close()
             raise
@@ -119,37 +131,15 @@ def assemble(
         raise
 
 
-def assemble_idle(who: Member) -> Assembly:
-    """Build everything for a command that only looks.
-
-    Raises:
-        AgentError: A part cannot be built.
-    """
-    return assemble(
-        who, on_message=lambda: None, on_connected=lambda: None, on_progress=lambda *_: None
-    )
-
-
-def _assembled(  # noqa: PLR0917 - what is open already, and whom to tell
-    who: Member,
-    lock: int,
-    file: RecordsFile,
-    on_message: Callable[[], None],
-    on_connected: Callable[[], None],
-    on_progress: OnProgress,
-) -> Assembly:
+def _assembled(who: Member, bells: Bells, lock: int, file: RecordsFile) -> Assembly:
     config, state = who.config, who.state
     clock = Clock(floors.Floors(file), config.device.clock_is_trusted)
     money = _budget(who, file, clock)
-    key, cpu, pause = device_key(state), cpu_facts(), Pause(state)
+    key, cpu, pause, clone = device_key(state), cpu_facts(), Pause(state), CloneCondition(state)
     admin, handover = _sockets(who)
     runtime = Runtime(admin, handover)
     sampling = Sampling(
-        config.telemetry,
-        state=state,
-        link=config.device.link,
-        admin=admin,
-        wall_s=clock.wall_s,
+        config.telemetry, state=state, link=config.device.link, admin=admin, wall_s=clock.wall_s
     )
     conditions = Conditions(
         config.device,
@@ -159,18 +149,7 @@ def _assembled(  # noqa: PLR0917 - what is open already, and whom to tell
         host=sampling.host,
         clock=clock,
         pause=pause,
-    )
-    messaging = Messaging(
-        config.mqtt,
-        config.outbox,
-        file=file,
-        folder=locations.runtime_directory(state),
-        topics=Topics(config.device.fleet, config.device.id),
-        key=key,
-        clock=clock,
-        budget=money,
-        on_message=on_message,
-        on_connected=on_connected,
+        clone=clone,
     )
     ground = Ground(
         member=who,
@@ -180,9 +159,9 @@ def _assembled(  # noqa: PLR0917 - what is open already, and whom to tell
         runtime=runtime,
         handover=handover,
         conditions=conditions,
-        messaging=messaging,
+        messaging=_messaging(who, bells, file, key, clock, money, is_cloned=clone.stands()),
         updates=updates.Updates(file),
-        on_progress=on_progress,
+        on_progress=bells.on_progress,
     )
     updating = update_parts(ground)
     return Assembly(
@@ -194,16 +173,44 @@ def _assembled(  # noqa: PLR0917 - what is open already, and whom to tell
         key=key,
         cpu=cpu,
         pause=pause,
+        clone=clone,
         admin=admin,
         runtime=runtime,
         sampling=sampling,
         conditions=conditions,
-        messaging=messaging,
+        messaging=ground.messaging,
         repository=None if updating is None else updating.repository,
         looking=None if updating is None else updating.looking,
         updates=ground.updates,
         machine=None if updating is None else updating.machine,
         imported=lambda: believing(ground, imported_url(who)),
+    )
+
+
+def _messaging(  # noqa: PLR0917 - what it is made of
+    who: Member,
+    bells: Bells,
+    file: RecordsFile,
+    key: DeviceKey,
+    clock: Clock,
+    money: budget.Budget,
+    *,
+    is_cloned: bool,
+) -> Messaging:
+    config = who.config
+    return Messaging(
+        config.mqtt,
+        config.outbox,
+        file=file,
+        folder=locations.runtime_directory(who.state),
+        topics=Topics(config.device.fleet, config.device.id),
+        key=key,
+        clock=clock,
+        budget=money,
+        on_message=bells.on_message,
+        on_connected=bells.on_connected,
+        on_cloned=bells.on_cloned,
+        is_cloned=is_cloned,
     )
 
 

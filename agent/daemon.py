@@ -15,13 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from agent import __version__, locations
-from agent.assembly import assemble
+from agent.assembly import Bells, assemble
 from agent.certificate import CertificateRenewal
 from agent.commands import CheckNow, Collect, Commands, LogLevel, Order, PauseUpdates
 from agent.control import Answer, Control
 from agent.download.notices import Progress
 from agent.errors import AgentError, RuntimeAwayError, StateError, TrustError
-from agent.explaining import explained
+from agent.explaining import explained, explained_if_known
 from agent.journal_sync.sending import JournalSending
 from agent.member import Member
 from agent.messages import MetricsBatch, write
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 
 STOP_S: Final = 20.0
 CHECK_S: Final = 300.0
-QUEUE_MAX: Final = 256
 
 
 class Event(Enum):
@@ -48,6 +47,7 @@ class Event(Enum):
     MESSAGE = auto()
     CONNECTED = auto()
     CHANGED = auto()
+    CLONED = auto()
     COLLECT = auto()
     STOP = auto()
 
@@ -64,14 +64,19 @@ class Agent:
     """
 
     def __init__(self, member: Member, command_keys: dict[str, bytes]) -> None:
-        self._events: queue.Queue[Event] = queue.Queue(QUEUE_MAX)
+        # Of all queues only this one may be put into by a signal's handler.
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._waiting: set[Event] = set()
         self._started_s = time.time()
         self._progress: dict[int, tuple[str, Progress]] = {}
         self._parts = parts = assemble(
             member,
-            on_message=lambda: self._put(Event.MESSAGE),
-            on_connected=lambda: self._put(Event.CONNECTED),
-            on_progress=self._note_progress,
+            Bells(
+                on_message=lambda: self._put(Event.MESSAGE),
+                on_connected=lambda: self._put(Event.CONNECTED),
+                on_cloned=lambda: self._put(Event.CLONED),
+                on_progress=self._note_progress,
+            ),
         )
         self._device = member.config.device
         self._topics = parts.messaging.topics
@@ -140,9 +145,11 @@ class Agent:
 
     def _next(self, wait_s: float) -> Event | None:
         try:
-            return self._events.get(timeout=min(wait_s, threading.TIMEOUT_MAX))
+            event = self._events.get(timeout=min(wait_s, threading.TIMEOUT_MAX))
         except queue.Empty:
             return None
+        self._waiting.discard(event)  # what comes from now on is another one
+        return event
 
     def _happened(self, event: Event | None) -> None:
         if event is Event.MESSAGE:
@@ -151,15 +158,32 @@ class Agent:
             self._say_birth()
         elif event is Event.CHANGED:
             self._say_what_changed()
+        elif event is Event.CLONED:
+            self._note_clone()
+
+    def _note_clone(self) -> None:
+        """Begin nothing any more, and say so: another device has this one's key."""
+        try:
+            self._parts.clone.note()
+        except StateError as error:
+            _log.error("it is not remembered that there is a clone: %s", error.message)
+        _log.error(
+            "another device signs with this one's key: no update begins until this is seen to; "
+            "run `edge-agent prepare-image` on the copy, and enrol both again"
+        )
+        if self._updating is not None:
+            self._updating.decide_again()
+        self._say_birth()
 
     def _put(self, event: Event) -> None:
-        # Full: as much is waiting as one look at everything will see.
-        with contextlib.suppress(queue.Full):
-            self._events.put_nowait(event)
+        # Each waits once: whoever takes it looks at everything. So the queue stays short.
+        if event not in self._waiting:
+            self._waiting.add(event)
+            self._events.put(event)
 
     def _is_stopping(self) -> bool:
         """Tell whether the end is waiting in the queue."""
-        return Event.STOP in list(self._events.queue)
+        return Event.STOP in self._waiting
 
     def _next_telemetry_s(self) -> float:
         interval_s = self._parts.sampling.interval_s
@@ -278,10 +302,16 @@ class Agent:
 
     def _status(self) -> dict[str, Any]:
         shown = None if self._updating is None else self._updating.shown
-        return status(self._parts, shown, self._progress, self._started_s)
+        found = status(self._parts, shown, self._progress, self._started_s)
+        refused = {word.value: count for word, count in self._commands.refused.items()}
+        return {
+            **found,
+            "commands": {"refused": refused, "dropped": self._parts.messaging.inbox.dropped},
+        }
 
     def _explain(self, model: str) -> list[str]:
-        return explained(self._parts, model)
+        problem = "" if self._updating is None else self._updating.shown.check.problem
+        return explained(self._parts, model, problem)
 
     def _import(self) -> list[str]:
         if self._updating is None:
@@ -289,7 +319,7 @@ class Agent:
         check = self._updating.check_now(CHECK_S, self._parts.imported())
         if check.problem:
             raise AgentError(check.problem)
-        return explained(self._parts, "")
+        return explained_if_known(self._parts)
 
     def _check_now(self) -> dict[str, Any]:
         if self._updating is None:

@@ -1,16 +1,17 @@
 """The chain of reasons for each model: what ``edge-agent explain`` prints."""
 
 from agent.assembly import Assembly
-from agent.errors import ConfigError
+from agent.errors import ConfigError, RuntimeAwayError
 from agent.plan.explanation import explain
 
 
-def explained(parts: Assembly, model: str) -> list[str]:
+def explained(parts: Assembly, model: str, problem: str = "") -> list[str]:
     """Say what follows from the plans that are known, and why.
 
     Args:
         parts: Of the agent.
         model: Of this model only; empty: of all that have a plan or an update.
+        problem: Why the last look at the repository brought nothing; empty: it was well.
 
     Raises:
         ConfigError: There is no repository.
@@ -24,7 +25,17 @@ def explained(parts: Assembly, model: str) -> list[str]:
     if not lines:
         lines = [f"the channel {parts.member.config.device.channel!r} has no plan for any model"]
     lines += _updates(parts, model)
+    if problem:
+        lines.insert(0, f"what is known may be old, the last look brought nothing: {problem}")
     return lines
+
+
+def explained_if_known(parts: Assembly) -> list[str]:
+    """Say what follows from plans that are new here, or why nobody can say that now."""
+    try:
+        return explained(parts, "")
+    except RuntimeAwayError as error:
+        return [f"what follows from it is decided later: {error.message}"]
 
 
 def _updates(parts: Assembly, model: str) -> list[str]:

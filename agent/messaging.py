@@ -17,7 +17,7 @@ from agent.records.outbox_rows import Priority, Row
 from agent.settings.messaging import Mqtt
 from agent.settings.messaging import Outbox as OutboxSettings
 from agent.topics import Kind, Topics, parse
-from agent.transport.clones import CloneWatch
+from agent.transport.clones import CloneWatch, Suspicion
 from agent.transport.courier import Courier
 from agent.transport.inbox import Inbox
 from agent.transport.link import Link, LinkStatus
@@ -30,9 +30,20 @@ _NONE: Final = LinkStatus(problem="no broker is configured")
 
 
 class _Announcing(Courier):
-    """Says when the connection stands: what is retained has to be said again then."""
+    """Says when the connection stands, and when there is news of clones."""
 
     on_connected: Callable[[], None] = staticmethod(lambda: None)
+    on_heard: Callable[[], None] = staticmethod(lambda: None)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Pass a message on, and look at what it tells of clones."""
+        super().received(topic, payload)
+        self.on_heard()
+
+    def taken_over(self) -> None:
+        """Note it, and look at what that tells of clones."""
+        super().taken_over()
+        self.on_heard()
 
     def connected(self, publisher: Publisher, grants: Grants) -> None:
         """Begin to send."""
@@ -54,6 +65,8 @@ class Messaging:
         budget: Told how many bytes are sent.
         on_message: Called when there is something in the inbox; must not block.
         on_connected: Called when the connection stands; must not block.
+        on_cloned: Called when another device was seen with this identity; must not block.
+        is_cloned: Whether an earlier run saw one.
 
     Attributes:
         outbox: What waits.
@@ -74,6 +87,8 @@ class Messaging:
         budget: Budget,
         on_message: Callable[[], None],
         on_connected: Callable[[], None],
+        on_cloned: Callable[[], None],
+        is_cloned: bool,
     ) -> None:
         self.topics = topics
         self._budget = budget
@@ -88,7 +103,11 @@ class Messaging:
             now_s=time.monotonic,
         )
         self.inbox = Inbox(topics, on_message)
-        self.clones = CloneWatch(self.outbox.own_boot_ids, {key.key_id: key.public_key})
+        self.clones = CloneWatch(
+            self.outbox.own_boot_ids, {key.key_id: key.public_key}, is_known=is_cloned
+        )
+        self._is_cloned = is_cloned
+        self._on_cloned = on_cloned
         sender = Sender(
             self.outbox,
             sign=key.sign,
@@ -100,6 +119,7 @@ class Messaging:
         )
         courier = _Announcing(topics, sender, self.inbox, self.clones)
         courier.on_connected = on_connected
+        courier.on_heard = self._look_for_clones
         self._lock = threading.Lock()
         self._link: Link | None = None
         if settings.brokers:
@@ -153,6 +173,11 @@ class Messaging:
         """End a pause before the next connection."""
         if self._link is not None:
             self._link.try_now()
+
+    def _look_for_clones(self) -> None:
+        if not self._is_cloned and self.clones.suspicion is Suspicion.CLONED:
+            self._is_cloned = True
+            self._on_cloned()
 
     def _arrived(self, row: Row) -> None:
         topic = parse(row.topic)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
 import msgspec
 
 from agent import locations
@@ -27,7 +26,6 @@ from agent.records.file import RecordsFile
 from agent.records.floors import Floors
 from agent.records.updates import Update, Updates
 from agent.runtime_client.handover import Handover
-from agent.settings.device import Repository as RepositorySettings
 from agent.trust.http import open_http
 from agent.trust.places import places_of
 from agent.trust.repository import Following, Repository
@@ -101,19 +99,21 @@ def update_parts(ground: Ground) -> UpdateParts | None:
         config.device.channel, repository, ground.runtime, ground.updates, ground.conditions
     )
     remarks = Remarks(ground.member.state)
-    outbox, topics = ground.messaging.outbox, ground.messaging.topics
+    messaging = ground.messaging
+    reports = Reports(messaging.outbox, messaging.topics, remarks, messaging.wake)
     machine = UpdateMachine(
         updates=ground.updates,
         downloads=_bundles(ground, repository, remarks),
         device=ground.runtime,
         plans=looking,
-        reports=Reports(outbox, topics, remarks) if config.mqtt.brokers else NoReports(),
+        reports=reports if config.mqtt.brokers else NoReports(),
         deadlines=Deadlines(
             download_s=config.updates.download_s,
             handover_s=config.updates.handover_s,
             verdict_s=config.updates.verdict_s,
         ),
         now_s=ground.clock.wall_s,
+        poll_s=ground.member.config.runtime.poll_s,
     )
     return UpdateParts(repository=repository, looking=looking, machine=machine)
 
@@ -131,7 +131,7 @@ def believing(ground: Ground, url: str) -> Repository:
         url: Where the repository is.
     """
     config = ground.member.config
-    settings: RepositorySettings = msgspec.structs.replace(config.repository, url=url)
+    settings = msgspec.structs.replace(config.repository, url=url)
     is_here = url == imported_url(ground.member)
     return Repository(
         ground.member.state / "tuf",

@@ -149,13 +149,18 @@ class Updating:
         return not self._thread.is_alive()
 
     def announced(self, timestamp: bytes) -> None:
-        """Follow an announcement, after a random pause."""
+        """Follow an announcement, after a random pause; a download makes way for it then."""
         pause_s = random.uniform(0.0, self._settings.doorbell_jitter_s)  # noqa: S311 - no secret
         with self._condition:
-            if self._wishes.announced is None:
+            is_first = self._wishes.announced is None
+            if is_first:
                 self._wishes.announced_at = time.monotonic() + pause_s
             self._wishes.announced = timestamp
             self._condition.notify()
+        if is_first:
+            interrupting = threading.Timer(pause_s, self._machine.interrupt)
+            interrupting.daemon = True
+            interrupting.start()
 
     def check_now(self, timeout_s: float, source: Repository | None = None) -> Check:
         """Look at the repository now, and wait for what that brings.
@@ -192,6 +197,7 @@ class Updating:
         with self._condition:
             self._wishes.decide = True
             self._condition.notify()
+        self._machine.interrupt()
 
     # -- the thread ----------------------------------------------------------------------------
 
@@ -228,6 +234,8 @@ class Updating:
         return min(due)
 
     def _turn(self) -> None:
+        # Before the wishes are taken: whoever wishes something later interrupts what begins here.
+        self._machine.heed()
         now_s = time.monotonic()
         with self._condition:
             wishes, self._wishes = self._wishes, _Wishes(stop=self._wishes.stop)
@@ -235,7 +243,6 @@ class Updating:
             if wishes.announced is not None and not is_rung:
                 self._wishes.announced = wishes.announced
                 self._wishes.announced_at = wishes.announced_at
-        self._machine.heed()
         must_decide = wishes.decide or now_s >= min(self._decide_due_s, self._look_due_s)
         if self._repository is not None and (wishes.check or is_rung or now_s >= self._check_due_s):
             source = wishes.source or self._repository

@@ -145,7 +145,7 @@ def _updated(folder: Path, old: bytes, new: bytes) -> dict[str, Cell]:
         path = web / old_file.url_path
         return os.open(path, os.O_RDONLY) if digest == old_file.sha256 else None
 
-    with _served(web) as url:
+    with serving(web) as url:
         downloads = Downloads(
             folder / "blobs", http, [url], settings=DownloadSettings(), budget=budget, have=have
         )
@@ -185,7 +185,7 @@ def _put(web: Path, name: str, data: bytes) -> _Published:
 
 
 @contextmanager
-def _served(web: Path) -> Iterator[str]:
+def serving(web: Path) -> Iterator[str]:
     """Serve a folder as ``edge-fleet repo serve`` does."""
     listening = bind("127.0.0.1", 0)
     app = Starlette(routes=[Mount("/", PublicFiles(directory=web))])

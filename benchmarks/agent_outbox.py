@@ -99,7 +99,7 @@ def outbox_row(bench: Bench) -> Outcome:
 
 def _drains(bench: Bench, program: str) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {DRAIN_STATUSES: [], DRAIN_METRICS: []}
-    with _broker(program, bench.scratch) as port:
+    with broker(program, bench.scratch) as port:
         for number in range(_ROUNDS):
             for name, priority in (
                 (DRAIN_STATUSES, Priority.STATUS),
@@ -217,7 +217,13 @@ def _outbox(folder: Path) -> Iterator[Outbox]:
 
 
 @contextmanager
-def _broker(program: str, scratch: Path) -> Iterator[int]:
+def broker(program: str, scratch: Path) -> Iterator[int]:
+    """Run mosquitto on loopback, without a password; gives its port.
+
+    Args:
+        program: Where it is installed.
+        scratch: For its configuration.
+    """
     with socket.socket() as sock:
         sock.bind((_HOST, 0))
         port: int = sock.getsockname()[1]

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from typing import Final
 
-from benchmarks import agent_download, agent_outbox, fairness_rows, loading_rows, release_rows, rows
+from benchmarks import (
+    agent,
+    agent_download,
+    agent_outbox,
+    fairness_rows,
+    loading_rows,
+    release_rows,
+    rows,
+)
 from benchmarks.batching_rows import batching_row
 from benchmarks.bench import Row
 from benchmarks.cache_rows import cache_row
@@ -40,6 +48,7 @@ ROWS: Final[Mapping[str, Row]] = {
     "release": Row(
         release_rows.release_row, lambda plan: len(release_rows.WAYS) * plan.release_rounds
     ),
+    "agent": Row(agent.agent_row, lambda _: 3, quick=False),
     "agent-outbox": Row(agent_outbox.outbox_row, lambda _: 10, quick=False),
     "agent-download": Row(agent_download.download_row, lambda _: len(agent_download.WAYS)),
 }

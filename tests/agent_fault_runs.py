@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,8 @@ _RANKS: Final = {
 }
 _ENDS: Final = {UPDATED: "succeeded", ROTATED: "succeeded", ABORTED: "canceled"}
 _ENOUGH: Final = 20
+_HAPPENS_S: Final = 30.0
+_NUDGE_S: Final = 5.0
 _ROWS: Final = 170_000
 """Of the table in each model: large enough to be cut into chunks."""
 _MORE: Final = "[telemetry]\ninterval_s = 0\n"
@@ -74,7 +77,7 @@ def large(path: Path, version: int) -> Path:
     """``y = x + 1`` with a table of more than a MiB; two versions share most of its bytes."""
     table = np.random.default_rng(7).random((_ROWS, 2), np.float32)
     table[0] = 1.0
-    table[version::1000] = float(version)
+    table[-1000:] = float(version)
     nodes = [
         helper.make_node("Mul", ["x", "zero"], ["nothing"]),
         helper.make_node("ReduceSum", ["nothing"], ["sum"], keepdims=0),
@@ -109,12 +112,22 @@ class FaultSite:
 
     def run(self, row: Row) -> None:
         """Go through a row, and look whether every promise held."""
+        try:
+            self._run(row)
+        finally:
+            self.here.agent.stop(signal.SIGKILL)
+
+    def _run(self, row: Row) -> None:
         here, agent = self.here, self.here.agent
         self.web.heal()
         heard = len(agent.log())
+        if self.story == ROTATED:
+            # Before it starts: a look between the two would take the new root over in good order.
+            self._act()
         agent.start(row.points)
-        eventually(lambda: agent.is_up() if self._lives() else True, "the agent", STORY_S)
-        self._act(row)
+        if self.story != ROTATED:
+            eventually(lambda: agent.is_up() if self._lives() else True, "the agent", STORY_S)
+            self._act()
         self._happened(row, heard)
         if row.action == "kill":
             assert agent.process is not None
@@ -129,12 +142,7 @@ class FaultSite:
         if agent.process is None:
             agent.start()
             eventually(agent.is_up, "the agent", STORY_S)
-        self._nudge()
-        try:
-            here.reached(_ENDS[self.story], self.version)
-        except AssertionError as error:
-            shown = agent.log()[heard:]
-            raise AssertionError(f"{error}\n--- of this row:\n{shown}") from error
+        self.ends()
         self._check(heard)
         assert agent.stop() == 0
 
@@ -142,33 +150,56 @@ class FaultSite:
         """Release a version whose chunks the next ones share."""
         self.here.agent.start()
         eventually(self.here.agent.is_up, "the agent", STORY_S)
-        self._publish()
+        self.publish()
         if self.story != ABORTED:
             self.here.reached("succeeded", self.version)
             assert self.here.agent.stop() == 0
+
+    def ends(self) -> None:
+        """Wait until the newest version has come to its end, as the fleet hears it.
+
+        After a failure the agent waits for a minute; it is asked to look at once.
+        """
+        end = _ENDS[self.story]
+
+        def is_over() -> bool:
+            if any(each.state.value == end for each in self._statuses()):
+                return True
+            if time.monotonic() > nudge_s[0]:
+                # Not oftener: a look interrupts a download, which goes on after it.
+                nudge_s[0] = time.monotonic() + _NUDGE_S
+                self._nudge()
+            return False
+
+        nudge_s = [0.0]
+        shown = len(self.here.agent.log())
+        try:
+            eventually(is_over, f"{end} of version {self.version}", STORY_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.here.agent.log()[shown:]}") from error
 
     def _lives(self) -> bool:
         process = self.here.agent.process
         return process is not None and process.poll() is None
 
-    def _act(self, row: Row) -> None:
+    def _act(self) -> None:
         here = self.here
         if self.story == ROTATED:
             self.web.fault("/metadata/*.snapshot.json", status(500))
             layout, keys = here.repository.layout, here.repository.keys
             folder = here.repository.keys_folder / "offline"
             rotate(layout, "root", keys, folder, passphrase=None, now=now())
-            self._publish()
+            self.publish()
         elif self.story == ABORTED:
-            self._publish()
+            self.publish()
             here.reached("in_progress", self.version)
             eventually(lambda: self._is_at("following"), "the judgement", STORY_S)
             here.plan(self.version, order="abort")
         else:
-            self._publish()
-        del row
+            self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Release the next version, and announce it."""
         self.version += 1
         name, version = f"bundle-{self.version}", self.version
         folder = self.here.bundle(name, version, make=lambda path: large(path, version))
@@ -181,7 +212,7 @@ class FaultSite:
         agent = self.here.agent
         text = f"failpoint {row.name}: {row.action}"
         try:
-            eventually(lambda: text in agent.log()[heard:], text, STORY_S)
+            eventually(lambda: text in agent.log()[heard:], text, _HAPPENS_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{agent.log()[heard:]}") from error
 

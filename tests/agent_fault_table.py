@@ -21,9 +21,7 @@ _STORIES: Final = {
     "agent.update.abort": ABORTED,
     "agent.update.aborted": ABORTED,
 }
-_STEPS: Final = tuple(
-    f"agent.update.{word}" for word in ("store", "stored", "report", "reported")
-)
+_STEPS: Final = tuple(f"agent.update.{word}" for word in ("store", "stored", "report", "reported"))
 _LATER: Final = ("agent.download.written", "agent.download.copied", "agent.download.renamed")
 
 

@@ -194,6 +194,7 @@ any_devices = st.builds(
         st.just("digits"), st.lists(any_float, max_size=3).map(tuple), max_size=1
     ),
     paused_until_s=any_float,
+    is_cloned=st.booleans(),
 )
 any_documents = st.builds(
     Plans,

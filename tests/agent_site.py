@@ -149,10 +149,14 @@ class AgentProcess:
     def look_at(self, url: str) -> None:
         """Have it look for the repository elsewhere from its next start on."""
         lines = self.config.read_text("utf-8").splitlines()
-        text = "\n".join(
-            f'url = "{url}"' if line.startswith("url =") else line for line in lines
-        )
+        text = "\n".join(f'url = "{url}"' if line.startswith("url =") else line for line in lines)
         self.config.write_text(text, "utf-8")
+
+    def set(self, group: str, line: str) -> None:
+        """Put a setting into a group that its configuration has; for its next start."""
+        text = self.config.read_text("utf-8")
+        assert f"[{group}]\n" in text
+        self.config.write_text(text.replace(f"[{group}]\n", f"[{group}]\n{line}\n", 1), "utf-8")
 
     def log(self) -> str:
         """Give what it wrote."""
@@ -288,6 +292,7 @@ fleet = "{FLEET}"
 clock_is_trusted = "yes"
 [runtime]
 admin_socket = "{device.daemon.admin}"
+poll_s = 0.3
 [repository]
 url = "{repository.url}"
 root = "{repository.root}"

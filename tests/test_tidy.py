@@ -22,7 +22,9 @@ PROGRAMS = sorted(
 # One file owns each foreign library (a folder's name: every file in it).
 OWNERS = {
     "cryptography": {
+        "agent/enrolment/certificates.py",
         "agent/identity.py",
+        "edge_runtime/observation/journal_record.py",
         "edge_runtime/trust/signatures.py",
         "fleet/repository/key_files.py",
     },
@@ -44,16 +46,18 @@ OWNERS = {
     "scipy": {"quantize/confidence.py"},
     "httptools": {"edge_runtime/api/http.py", "edge_runtime/client"},
     "uvloop": {"edge_runtime/daemon.py"},
-    "prometheus_client": {"edge_runtime/api/exposition.py"},
-    "tqdm": {"edge_runtime/cli", "quantize/cli/bars.py"},
+    "prometheus_client": {"agent/telemetry/runtime_numbers.py", "edge_runtime/api/exposition.py"},
+    "psutil": {"agent/telemetry/host.py"},
+    "tqdm": {"agent/cli/importing.py", "edge_runtime/cli", "quantize/cli/bars.py"},
     "sqlite3": {
         "agent/records",
         "edge_runtime/cache",
+        "edge_runtime/observation/journal_file.py",
         "edge_runtime/release/journal_checks.py",
         "edge_runtime/release/journal_file.py",
         "edge_runtime/release/journal_migration.py",
     },
-    "paho": {"agent/transport"},
+    "paho": {"agent/transport/bounded_client.py", "agent/transport/connection.py"},
     "tuf": {"agent/trust", "fleet/repository"},
     "urllib3": {"agent/trust"},
     "sqlite_utils": {"edge_runtime/cache/migrations.py", "edge_runtime/cache/inspection.py"},

@@ -53,11 +53,11 @@ def _explain(options: argparse.Namespace, config: Config, socket: Any) -> int:  
 
 def _explained_here(config: Config, model: str) -> list[str]:
     """Decide by what is kept: no agent is running."""
-    from agent.assembly import assemble_idle  # noqa: PLC0415 - only here
+    from agent.assembly import Bells, assemble  # noqa: PLC0415 - only here
     from agent.explaining import explained  # noqa: PLC0415
     from agent.member import member  # noqa: PLC0415
 
-    parts = assemble_idle(member(config))
+    parts = assemble(member(config), Bells())
     try:
         return ["no agent is running; by what is kept here:", *explained(parts, model)]
     finally:
@@ -82,8 +82,13 @@ def _status(found: dict[str, Any]) -> list[str]:
         f"  broker      {link}",
         f"  outbox      {outbox_text}",
     ]
-    if found["clone"] != "none":
-        lines.append(f"  CLONE       another device uses this identity ({found['clone']})")
+    if found["clone"] == "cloned":
+        lines.append(
+            "  CLONE       another device signs with this one's key: no update begins; run"
+        )
+        lines.append("              `edge-agent prepare-image` on the copy, and enrol both again")
+    elif found["clone"] == "suspected":
+        lines.append("  clone       another device may use this identity (suspected)")
     if found["paused_until_s"] > found["clock"]["wall_s"]:
         lines.append(f"  paused      updates are, until {_when(found['paused_until_s'])}")
     spent = found["bytes_this_month"]

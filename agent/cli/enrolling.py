@@ -9,6 +9,7 @@ from agent import locations
 from agent.assembly import SCHEMAS
 from agent.cli.options import config_of, print_json
 from agent.clock import Clock
+from agent.clone_condition import FILE as CLONE
 from agent.enrolment.joining import join
 from agent.enrolment.membership import read_membership, unpack, write_membership
 from agent.enrolment.token import read_token
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         )
         write_membership(state, membership)
         unpack(state, membership)
+        (state / CLONE).unlink(missing_ok=True)  # somebody has seen to it
     finally:
         file.close()
         os.close(lock)

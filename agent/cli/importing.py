@@ -8,12 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from agent import locations
-from agent.assembly import assemble_idle
+from agent.assembly import Bells, assemble
 from agent.cli.options import config_of, print_json
 from agent.control import Question, ask
 from agent.download.air_gap import ImportLimits, import_file
 from agent.errors import RuntimeAwayError
-from agent.explaining import explained
+from agent.explaining import explained_if_known
 from agent.member import member
 from edge_runtime.exit_codes import ExitCode
 
@@ -43,10 +43,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         told["explanation"] = ask(locations.running_socket(who.state), Question("import"), ASK_S)
     except RuntimeAwayError:
-        parts = assemble_idle(who)
+        parts = assemble(who, Bells())
         try:
             told["changed"] = parts.imported().refresh().changed
-            told["explanation"] = explained(parts, "")
+            told["explanation"] = explained_if_known(parts)
         finally:
             parts.messaging.stop()
             parts.close()

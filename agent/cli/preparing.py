@@ -9,12 +9,15 @@ from typing import Final
 
 from agent import locations
 from agent.cli.options import config_of
+from agent.clone_condition import FILE as CLONE
+from agent.device.remarks import FILE as REMARKS
 from agent.download.disk import sync, translated
 from agent.enrolment.membership import CA, CERTIFICATE, FILE, ROOT
 from agent.errors import ConfigError
 from agent.identity import NAME as KEY
 from agent.locations import DATABASE
 from agent.messaging import MARK
+from agent.pause import FILE as PAUSE
 from agent.state_lock import LOCK, lock_state
 from edge_runtime.exit_codes import ExitCode
 
@@ -31,7 +34,9 @@ IDENTITY: Final = (
     f"{DATABASE}-shm",
     f"{DATABASE}.damaged",
     MARK,
-    "pause.json",
+    PAUSE,
+    REMARKS,
+    CLONE,
 )
 FOLDERS: Final = ("updates",)
 

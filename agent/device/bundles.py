@@ -1,28 +1,30 @@
 """Brings what the daemon lacks of a release, and lays it out for the hand-over.
 
 The manifest comes first, and the daemon says which files it needs of it: only those are downloaded.
-What is wanted is written down when it is whole, so that a restart knows it without the network.
+What is wanted is written down as soon as that is known: a restart knows it without the network, and
+no other update's end sweeps what is on its way.
 """
 
 import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from agent.device.remarks import Remarks
 from agent.download.blobs import is_file
 from agent.download.bundle_files import BundleFiles, OlderFile
 from agent.download.disk import sync, translated
 from agent.download.downloads import Downloads, Order
 from agent.download.indexes import ChunkIndexes
 from agent.download.notices import Notice, Progress
-from agent.errors import CanceledError, Distrust, StateError, TrustError
+from agent.errors import AgentError, CanceledError, Distrust, StateError, TrustError
 from agent.records.updates import Update
-from agent.runtime_client.handover import Handover
+from agent.runtime_client.handover import Handover, Needs
 from agent.trust.repository import Repository
 from agent.trust.verified import MANIFEST, Artifact, VerifiedRelease
 from agent.update.ports import LostError, StoppedError
@@ -49,7 +51,8 @@ class Bundles:
         downloads: Brings artifacts.
         indexes: Chunk indexes that are kept here.
         handover: Says what the daemon lacks.
-        installed: Versions of a model that the daemon has.
+        installed: Versions of each model that the daemon has.
+        remarks: Keeps what the fleet should know of downloads.
         on_progress: Told how far a file of an update is.
     """
 
@@ -61,7 +64,8 @@ class Bundles:
         downloads: Downloads,
         indexes: ChunkIndexes,
         handover: Handover,
-        installed: Callable[[str], Iterable[int]],
+        installed: Callable[[], Mapping[str, Iterable[int]]],
+        remarks: Remarks,
         on_progress: Callable[[Update, str, Progress], None],
     ) -> None:
         self._folder = folder
@@ -71,6 +75,7 @@ class Bundles:
         self._files = BundleFiles(downloads, indexes)
         self._handover = handover
         self._installed = installed
+        self._remarks = remarks
         self._on_progress = on_progress
         with translated(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,10 +83,9 @@ class Bundles:
     def fetch(self, update: Update, cancelled: threading.Event) -> None:
         """Download and verify everything that is needed; doing it twice costs nothing."""
         try:
-            wanted = self._fetched(update, self._release(update), cancelled)
+            self._fetch(update, self._release(update), cancelled)
         except CanceledError as error:
             raise StoppedError(error.message) from error
-        self._write(update, wanted)
 
     def is_whole(self, update: Update) -> bool:
         """Tell whether everything that was fetched is still there; reads names, not bytes."""
@@ -123,10 +127,44 @@ class Bundles:
             for place in self._folder.iterdir():
                 keep.update((_read(place / WANTED) or {}).values())
         self._downloads.sweep(keep)
+        try:
+            self._indexes.sweep(keep | self._installed_files())
+        except AgentError as error:
+            _log.info("chunk indexes are swept another time: %s", error.message)
 
-    def _fetched(
+    def _installed_files(self) -> set[str]:
+        """Name the files of every version that is here, by digest."""
+        found: set[str] = set()
+        for model, versions in self._installed().items():
+            for version in versions:
+                release = self._repository.release(model, version)
+                if release is not None:
+                    found.update(artifact.sha256 for artifact in release.artifacts.values())
+        return found
+
+    def _fetch(self, update: Update, release: VerifiedRelease, cancelled: threading.Event) -> None:
+        needs, wanted = self._needed(update, release, cancelled)
+        artifacts = [_signed(release, each.file, each.sha256) for each in needs.files]
+        wanted |= {each.file: each.sha256 for each in needs.files}
+        self._write(update, wanted)
+        self._downloads.preflight(artifacts)
+        prepared = []
+        for needed, artifact in zip(needs.files, artifacts, strict=True):
+            order = self._order(update, needed.file, cancelled)
+            index = release.artifacts.get(f"{needed.file}{CHUNKS}")
+            # A file that nobody made an index for was never meant to be made of older ones.
+            older = [] if index is None else self._older(update, needed.file)
+            prepared.append((self._files.prepare(artifact, index, older, order), order))
+        # All of it or nothing: half a bundle is of no use, and its bytes would be spent.
+        cost = sum(each.cost_bytes for each, _ in prepared)
+        self._downloads.ask(self._order(update, "", cancelled), cost)
+        for each, order in prepared:
+            self._files.bring(each, order)
+
+    def _needed(
         self, update: Update, release: VerifiedRelease, cancelled: threading.Event
-    ) -> dict[str, str]:
+    ) -> tuple[Needs, dict[str, str]]:
+        """Bring what is read first, and ask the daemon what it lacks beside."""
         manifest = self._text(update, release.artifacts[MANIFEST], cancelled)
         signed = release.artifacts.get(SIGNATURE_FILE)
         signature = None if signed is None else self._text(update, signed, cancelled)
@@ -136,17 +174,7 @@ class Bundles:
         wanted = {MANIFEST: release.artifacts[MANIFEST].sha256}
         if signed is not None:
             wanted[SIGNATURE_FILE] = signed.sha256
-        artifacts = [_signed(release, each.file, each.sha256) for each in needs.files]
-        self._downloads.preflight(artifacts)
-        for needed, artifact in zip(needs.files, artifacts, strict=True):
-            self._files.fetch(
-                artifact,
-                release.artifacts.get(f"{needed.file}{CHUNKS}"),
-                self._older(update, needed.file),
-                self._order(update, needed.file, cancelled),
-            )
-            wanted[needed.file] = artifact.sha256
-        return wanted
+        return needs, wanted
 
     def _release(self, update: Update) -> VerifiedRelease:
         release = self._repository.release(update.model, update.version)
@@ -167,7 +195,8 @@ class Bundles:
 
     def _older(self, update: Update, file: str) -> list[OlderFile]:
         found = []
-        for version in sorted(self._installed(update.model), reverse=True)[:OLDER_MAX]:
+        here = self._installed().get(update.model, ())
+        for version in sorted(here, reverse=True)[:OLDER_MAX]:
             release = self._repository.release(update.model, version)
             artifact = None if release is None else release.artifacts.get(file)
             if release is not None and artifact is not None:
@@ -180,6 +209,7 @@ class Bundles:
             _log.warning(
                 "update %d of %s: %s: %s", update.id, update.model, notice.kind, notice.text
             )
+            self._remarks.add(update.model, update.version, update.rollout, notice)
 
         return Order(
             rollout=update.rollout,

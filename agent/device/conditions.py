@@ -23,6 +23,14 @@ class Pause(Protocol):
         ...
 
 
+class Clone(Protocol):
+    """Tells whether another device has this one's identity."""
+
+    def stands(self) -> bool:
+        """Whether it was seen."""
+        ...
+
+
 class Conditions:
     """Gives the facts of this device.
 
@@ -34,6 +42,7 @@ class Conditions:
         host: Measures it.
         clock: Tells the time.
         pause: Knows whether updates are paused.
+        clone: Knows whether another device has this identity.
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class Conditions:
         host: Callable[[], Host],
         clock: Clock,
         pause: Pause,
+        clone: Clone,
     ) -> None:
         self._device = device
         self._updates = updates
@@ -54,6 +64,7 @@ class Conditions:
         self._measure = host
         self._clock = clock
         self._pause = pause
+        self._clone = clone
         self._host = Host()
         self._measured_s = float("-inf")
 
@@ -96,4 +107,5 @@ class Conditions:
             models=models,
             changes=changes,
             paused_until_s=self._pause.until_s(),
+            is_cloned=self._clone.stands(),
         )

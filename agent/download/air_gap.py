@@ -14,6 +14,8 @@ from typing import BinaryIO, Final
 
 from agent.download.disk import preflight, sync, translated
 from agent.errors import CanceledError, ConfigError
+from edge_runtime.errors import ManifestError
+from edge_runtime.manifest import check_file_name
 from edge_runtime.store.tar_format import Entry, TarError, entries
 from fleet.documents.paths import ARTIFACTS_FOLDER, METADATA_FOLDER
 
@@ -23,7 +25,8 @@ METADATA_BYTES_MAX: Final = 16_777_216
 """Largest file of metadata."""
 
 _FOLDERS: Final = (METADATA_FOLDER, ARTIFACTS_FOLDER)
-_PART: Final = re.compile(r"[A-Za-z0-9_@+=,%~-][A-Za-z0-9._@+=,%~ -]{0,254}")
+_METADATA_PART: Final = re.compile(r"[A-Za-z0-9_@+=,%~-][A-Za-z0-9._@+=,%~ -]{0,254}")
+_PART_BYTES_MAX: Final = 255  # of a name on every file system that Linux has
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
 
@@ -178,7 +181,7 @@ class _Reader:
 
     def _check(self, entry: Entry, seen: set[str]) -> None:
         parts = entry.path.split("/")
-        if len(parts) > DEPTH_MAX or not all(_PART.fullmatch(part) for part in parts):
+        if len(parts) > DEPTH_MAX or not _is_name(parts):
             raise ConfigError(f"{self._archive}: {entry.path!a} is no name of a repository's file")
         if entry.path in seen:
             raise ConfigError(f"{self._archive}: {entry.path!a} is there twice")
@@ -213,6 +216,17 @@ class _Reader:
                 left -= len(data)
                 self._progress(self.position, self._size)
             os.fsync(descriptor)
+
+
+def _is_name(parts: list[str]) -> bool:
+    """Tell whether a repository can hold a file of that name: a release's may be in any script."""
+    if parts[0] == METADATA_FOLDER:
+        return all(_METADATA_PART.fullmatch(part) for part in parts)
+    try:
+        check_file_name("/".join(parts))
+        return all(len(part.encode()) <= _PART_BYTES_MAX for part in parts)
+    except (ManifestError, UnicodeEncodeError):
+        return False
 
 
 def _remove(folder: Path) -> None:

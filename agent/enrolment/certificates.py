@@ -9,8 +9,11 @@ from cryptography.x509.oid import NameOID
 
 from agent.errors import Distrust, TrustError
 
+Key = Ed25519PrivateKey
+"""The device's own; it never leaves the device."""
 
-def request_for(key: Ed25519PrivateKey, fleet: str, device: str) -> str:
+
+def request_for(key: Key, fleet: str, device: str) -> str:
     """Make a PKCS #10 request as PEM: common name the device, organisation the fleet.
 
     Args:
@@ -37,7 +40,7 @@ def fingerprint(pem: bytes, origin: str) -> str:
     return sha256(_only(pem, origin).public_bytes(Encoding.DER)).hexdigest()
 
 
-def lifetime(pem: str, key: Ed25519PrivateKey, device: str) -> tuple[float, float]:
+def lifetime(pem: str, key: Key, device: str) -> tuple[float, float]:
     """Check that a certificate is this device's, and give its beginning and its end.
 
     Args:

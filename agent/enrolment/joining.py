@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import msgspec
 
-from agent.enrolment.certificates import fingerprint, lifetime, request_for
+from agent.enrolment.certificates import Key, fingerprint, lifetime, request_for
 from agent.enrolment.membership import Membership
 from agent.enrolment.messages import Enrolment, EnrolRequest, RenewRequest, renewal_text
 from agent.enrolment.token import Token
@@ -25,7 +25,7 @@ def join(
     url: str,
     token: Token,
     *,
-    key: Ed25519PrivateKey,
+    key: Key,
     device: str,
     labels: Mapping[str, str],
     clock: Clock,
@@ -89,7 +89,7 @@ def join(
     )
 
 
-def renew(membership: Membership, *, key: Ed25519PrivateKey, clock: Clock) -> Membership:
+def renew(membership: Membership, *, key: Key, clock: Clock) -> Membership:
     """Get a new certificate for the same key, before the old one's end or after it.
 
     Args:

@@ -14,6 +14,7 @@ from agent.plan.findings import Finding, found
 from agent.plan.guard_rails import check_changes, check_channel, check_cohort
 from agent.plan.origin import check_age, check_fleet, check_plans_channel, check_release
 from agent.plan.owner import (
+    check_clone,
     check_memory_of_failures,
     check_override,
     check_pause,
@@ -109,6 +110,7 @@ def decide(
         check_age(facts, plans, rails),
         check_override(model),
         check_pause(facts),
+        check_clone(facts),
         check_under_way(model, plan),
         *check_requirements(facts, requires),
         check_counter(None if known is None else known.counter, known, model),

@@ -103,6 +103,7 @@ class DeviceFacts:
         models: By name; a model that is not there is not on this device.
         changes: Moments at which versions changed by order of the fleet, by model.
         paused_until_s: Until when a command paused updates; 0: it is not.
+        is_cloned: Whether another device was seen with this one's key.
         zones: Knows the time on the wall.
     """
 
@@ -127,6 +128,7 @@ class DeviceFacts:
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     changes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     paused_until_s: float = 0.0
+    is_cloned: bool = False
     zones: Zones = field(default_factory=SystemZones)
 
     def model(self, name: str) -> ModelFacts:

@@ -42,6 +42,19 @@ def check_pause(facts: DeviceFacts) -> Finding:
     )
 
 
+def check_clone(facts: DeviceFacts) -> Finding:
+    """Tell whether this device is the only one with its key."""
+    if not facts.is_cloned:
+        return found("clone", "no other device was seen with this one's key")
+    return found(
+        "clone",
+        "another device signs with this one's key: nothing new begins on either; run `edge-agent "
+        "prepare-image` on the copy, and enrol both again",
+        Reason.CLONED,
+        waits=True,
+    )
+
+
 def check_under_way(model: ModelFacts, plan: Plan) -> Finding:
     """Tell whether something else of the model is under way, and whether it makes way."""
     if model.under_way is None:

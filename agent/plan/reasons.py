@@ -23,6 +23,7 @@ class Reason(StrEnum):
     LOCAL_ROLLBACK = "local-rollback"
     LOCAL_RELEASE = "local-release"
     PAUSED = "paused"
+    CLONED = "cloned"
     ARCHITECTURE = "architecture"
     CPU_FLAGS = "cpu-flags"
     MEMORY = "memory"

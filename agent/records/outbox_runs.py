@@ -9,6 +9,7 @@ from agent.records.outbox_rows import Boot
 from agent.records.sequence_mark import Mark
 
 _SALT_BYTES = 4
+"""Keep names apart where agent.db was lost, or copied, and runs are counted from one number on."""
 
 
 class Begun(NamedTuple):
@@ -40,7 +41,7 @@ def begin(db: sqlite3.Connection, kernel: str, mark: Mark | None) -> Begun:
     for each in known:
         if each.ended == rows.RUNNING:
             rows.put_boot(db, _ended(db, each, kernel, mark))
-    boot_id = f"{kernel}.{_salt(known)}.{number}"
+    boot_id = f"{kernel}.{os.urandom(_SALT_BYTES).hex()}.{number}"
     rows.put_boot(db, Boot(number, boot_id, rows.RUNNING, 0, is_exact=True))
     rows.prune_boots(db, number)
     every = rows.boots(db)
@@ -56,11 +57,6 @@ def _ended(db: sqlite3.Connection, boot: Boot, kernel: str, mark: Mark | None) -
     is_exact = is_marked and boot.boot_id.startswith(f"{kernel}.")
     ended = rows.UNCLEAN if last or not is_exact else rows.CLEAN
     return boot._replace(ended=ended, last_seq=last, is_exact=is_exact)
-
-
-def _salt(known: list[Boot]) -> str:
-    """Keep names apart where agent.db was lost and runs are counted from one again."""
-    return known[-1].boot_id.rsplit(".", 2)[-2] if known else os.urandom(_SALT_BYTES).hex()
 
 
 def ended_well(run: Begun, last_seq: int) -> Boot:

@@ -23,6 +23,13 @@ class Mqtt(Settings, frozen=True):
     """How the fleet is talked to, in ``[mqtt]``. No broker: only the repository is asked."""
 
     brokers: Annotated[tuple[Broker, ...], Meta(max_length=8, description="Tried in turn.")] = ()
+    protocol: Annotated[
+        Literal["auto", "5", "3.1.1"],
+        Meta(
+            description="Version of MQTT. `auto`: 5, and 3.1.1 where a broker refuses that, hangs "
+            "up or falls silent."
+        ),
+    ] = "auto"
     ca: Annotated[
         str, Meta(description="File of certificates to believe instead of the system's.")
     ] = ""

@@ -33,11 +33,15 @@ class CloneWatch:
     Args:
         own_boot_ids: Runs of this agent.
         keys: This device's public key, by its id.
+        is_known: Whether an earlier run was sure of it, and nobody has seen to it.
     """
 
-    def __init__(self, own_boot_ids: Collection[str], keys: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, own_boot_ids: Collection[str], keys: Mapping[str, bytes], *, is_known: bool = False
+    ) -> None:
         self._own = frozenset(own_boot_ids)
         self._keys = keys
+        self._is_known = is_known
         self._is_born = False
         self._strangers = 0
         self._takeovers = 0
@@ -46,7 +50,7 @@ class CloneWatch:
     def suspicion(self) -> Suspicion:
         """How sure it is."""
         is_sure = self._strangers >= STRANGERS_MAX or (self._strangers and self._takeovers)
-        if is_sure:
+        if is_sure or self._is_known:
             return Suspicion.CLONED
         is_odd = self._strangers or self._takeovers
         return Suspicion.SUSPECTED if is_odd else Suspicion.NONE
@@ -71,3 +75,4 @@ class CloneWatch:
     def clear(self) -> None:
         """Forget the evidence: somebody has seen to it."""
         self._strangers = self._takeovers = 0
+        self._is_known = False

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 GOODBYE_S: Final = 3.0
 """Longest wait for the broker's word about what was said last."""
+ANSWER_S: Final = 5.0
+"""Longest wait for a broker's yes or no where it may not understand this version of MQTT."""
 _FAILED: Final = 0x80
 _KEEPALIVE_PART: Final = 4
 _END_S: Final = 30.0
@@ -109,7 +111,7 @@ class Link:
         self._clock = clock
         self._now_s = now_s
         first_s, most_s = settings.reconnect_first_s, settings.reconnect_most_s
-        self._backoff = Backoff(len(settings.brokers), first_s, most_s, uniform)
+        self._backoff = Backoff(len(settings.brokers), first_s, most_s, uniform, settings.protocol)
         self._state = State.READY
         self._said: State | None = None
         self._presence: set[int] = set()
@@ -214,7 +216,7 @@ class Link:
             connection = self._opened(broker, is_v5=attempt.is_v5)
             try:
                 self._connection = connection
-                self._stay(connection)
+                self._stay(connection, ANSWER_S if attempt.is_in_doubt else CONNECT_S)
             finally:
                 outcome, problem = connection.outcome, connection.problem
                 self._connection = None
@@ -252,13 +254,13 @@ class Link:
             clock=self._clock,
         )
 
-    def _stay(self, connection: Connection) -> None:
+    def _stay(self, connection: Connection, answer_s: float) -> None:
         """Turn a connection until it ends or the agent does."""
         opened_s = self._now_s()
         goodbye_s: float | None = None
         while True:
             now_s = self._now_s()
-            due_s: float | None = max(0.0, opened_s + CONNECT_S - now_s)
+            due_s: float | None = max(0.0, opened_s + answer_s - now_s)
             if self._connected_s is not None:
                 due_s = self._traffic.turn()
                 self._say_state(connection)

@@ -119,7 +119,6 @@ class VerifiedSet:
         with translated(self._asked, self._origin):
             return self._updater.get_targetinfo(path)
 
-
     def min_counter(self, model: str) -> int:
         """Give the highest floor of any signed release of a model; 0: there is none.
 

@@ -1,7 +1,6 @@
 """A sample of the agent's fault table in every run; ``make soak`` has the rest."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,8 +12,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultSite]:
-    folder: Path = tmp_path_factory.mktemp("faults")
-    with fault_site(folder, UPDATED) as made:
+    with fault_site(tmp_path_factory.mktemp("faults"), UPDATED) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ from agent.transport.backoff import (
     STABLE_S,
     Backoff,
     Outcome,
+    Protocol,
 )
 
 
@@ -79,7 +80,31 @@ def test_an_old_broker_is_asked_in_its_version_at_once_and_it_is_remembered() ->
 def test_a_broker_that_only_hangs_up_is_asked_in_the_other_version() -> None:
     backoff = Backoff(1, 1.0, 600.0, _most)
     versions = [backoff.after(Outcome.ENDED_EARLY).is_v5 for _ in range(4 * EARLY_ENDS_MAX)]
-    assert versions == [True, False, False, True, True, False, False, True]
+    assert versions == [False, True, False, True]
+
+
+def test_a_broker_that_may_not_understand_mqtt_5_is_not_waited_for_as_long() -> None:
+    backoff = Backoff(1, 1.0, 600.0, _most)
+    assert backoff.first().is_in_doubt
+    assert backoff.after(Outcome.UNREACHABLE).is_in_doubt  # it has not been asked yet
+    assert not backoff.after(Outcome.ENDED_EARLY).is_in_doubt
+
+
+def test_who_was_understood_once_does_not_change_for_one_early_end() -> None:
+    backoff = Backoff(1, 1.0, 600.0, _most)
+    backoff.accepted()
+    versions = {backoff.after(Outcome.ENDED_EARLY).is_v5 for _ in range(EARLY_ENDS_KNOWN_MAX - 1)}
+    assert versions == {True}
+
+
+@pytest.mark.parametrize(("protocol", "is_v5"), [("5", True), ("3.1.1", False)])
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED_VERSION, Outcome.ENDED_EARLY])
+def test_a_version_that_the_owner_chose_stays(
+    protocol: Protocol, outcome: Outcome, *, is_v5: bool
+) -> None:
+    backoff = Backoff(1, 1.0, 600.0, _most, protocol)
+    assert not backoff.first().is_in_doubt
+    assert {backoff.after(outcome).is_v5 for _ in range(60)} == {is_v5}
 
 
 def test_two_versions_refused_is_no_hot_loop() -> None:
