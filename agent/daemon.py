@@ -95,6 +95,10 @@ class Agent:
                 changed=lambda: self._put(Event.CHANGED),
             )
         self._journal = JournalSending(parts)
+        self._ended = threading.Event()
+        self._sending = threading.Thread(
+            target=self._journal.run, args=(self._ended,), name="journal", daemon=True
+        )
         self._renewal = CertificateRenewal(parts)
         self._notifier = Notifier()
         self._said: dict[str, Standing] | None = None
@@ -108,6 +112,8 @@ class Agent:
         self._parts.messaging.start()
         if self._updating is not None:
             self._updating.start()
+        if self._parts.member.config.journal.url:
+            self._sending.start()
         self._notifier.ready()
         _log.info(
             "edge-agent %s runs as %s in the fleet %s",
@@ -132,7 +138,7 @@ class Agent:
             if watchdog_s is not None and now_s >= beat_s:
                 self._notifier.watchdog()
                 beat_s = now_s + watchdog_s
-            due_s = min(telemetry_s, beat_s, self._journal.due_s, self._renewal.due_s)
+            due_s = min(telemetry_s, beat_s, self._renewal.due_s)
             event = self._next(max(0.0, due_s - now_s))
             if event is Event.STOP:
                 return
@@ -140,7 +146,6 @@ class Agent:
                 self._collect()
                 telemetry_s = self._next_telemetry_s()
             self._happened(event)
-            self._journal.run_if_due(self._is_stopping)
             self._renewal.run_if_due()
 
     def _next(self, wait_s: float) -> Event | None:
@@ -181,19 +186,18 @@ class Agent:
             self._waiting.add(event)
             self._events.put(event)
 
-    def _is_stopping(self) -> bool:
-        """Tell whether the end is waiting in the queue."""
-        return Event.STOP in self._waiting
-
     def _next_telemetry_s(self) -> float:
         interval_s = self._parts.sampling.interval_s
         return time.monotonic() + interval_s if interval_s > 0 else float("inf")
 
     def _end(self) -> None:
         self._notifier.stopping()
+        self._ended.set()
         self._control.stop()
         if self._updating is not None and not self._updating.stop(STOP_S):
             _log.error("an update does not end; it goes on at the next start")
+        if self._sending.ident is not None:
+            self._sending.join(STOP_S)
         try:
             self._parts.messaging.stop()
         except StateError as error:

@@ -26,7 +26,10 @@ def completed(config: Config, membership: Membership | None, paths: tuple[str, s
     known = membership.enrolment
     ca, certificate, root = paths
     device = msgspec.structs.replace(
-        config.device, id=config.device.id or known.device, fleet=config.device.fleet or known.fleet
+        config.device,
+        id=config.device.id or known.device,
+        fleet=config.device.fleet or known.fleet,
+        labels={**membership.labels, **config.device.labels},
     )
     repository = config.repository
     if not repository.url:

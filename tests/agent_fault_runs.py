@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -214,7 +215,8 @@ class FaultSite:
         try:
             eventually(lambda: text in agent.log()[heard:], text, _HAPPENS_S)
         except AssertionError as error:
-            raise AssertionError(f"{error}\n{agent.log()[heard:]}") from error
+            asked = self.web.paths()[-12:]
+            raise AssertionError(f"{error}\n{asked}\n{agent.log()[heard:]}") from error
 
     def _nudge(self) -> None:
         """Ask for a look at once: after a failure of the disk, the agent waits for a minute."""
@@ -307,6 +309,11 @@ def fault_site(folder: Path, story: str) -> Iterator[FaultSite]:
         hostile_server(here.repository.folder) as web,
     ):
         here.agent.look_at(web.url)
+        # The repository's own file is always the newest root; a device is shipped with one.
+        shipped = Path(shutil.copy(here.repository.root, folder / "shipped-root.json"))
+        text = here.agent.config.read_text("utf-8")
+        text = text.replace(str(here.repository.root), str(shipped))
+        here.agent.config.write_text(text, "utf-8")
         made = FaultSite(here, web, story)
         if story != ABORTED:
             made.warm_up()

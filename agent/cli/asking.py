@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent import locations
-from agent.cli.options import config_of, print_json
+from agent.cli.options import check_has_run, config_of, print_json
 from agent.config import Config
 from agent.control import Question, ask
 from agent.errors import RuntimeAwayError
@@ -57,6 +57,7 @@ def _explained_here(config: Config, model: str) -> list[str]:
     from agent.explaining import explained  # noqa: PLC0415
     from agent.member import member  # noqa: PLC0415
 
+    check_has_run(locations.state_directory(config.state_dir))
     parts = assemble(member(config), Bells())
     try:
         return ["no agent is running; by what is kept here:", *explained(parts, model)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent import locations
 from agent.assembly import SCHEMAS
-from agent.cli.options import config_of, print_json
+from agent.cli.options import check_own, config_of, print_json
 from agent.clock import Clock
 from agent.clone_condition import FILE as CLONE
 from agent.enrolment.joining import join
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     config = config_of(options)
     token = read_token(_token_text(options.token))
     state = locations.state_directory(config.state_dir)
+    check_own(state)
     locations.make_state_directory(state)
     if read_membership(state) is not None and not options.again:
         raise ConfigError(

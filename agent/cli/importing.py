@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from agent import locations
 from agent.assembly import Bells, assemble
-from agent.cli.options import config_of, print_json
+from agent.cli.options import check_own, config_of, print_json
 from agent.control import Question, ask
 from agent.download.air_gap import ImportLimits, import_file
 from agent.errors import RuntimeAwayError
@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
         StateError: The disk refused.
     """
     config = config_of(options)
+    check_own(locations.state_directory(config.state_dir))
     who = member(config)
     limits = ImportLimits(reserve_bytes=config.downloads.reserve_bytes)
     with tqdm(unit="B", unit_scale=True, desc="reading", disable=None, leave=False) as bar:

@@ -84,6 +84,7 @@ def join(
         enrolment=enrolment,
         ca=ca.decode("ascii"),
         root=root.decode("utf-8"),
+        labels=dict(labels),
         not_before_s=begin_s,
         not_after_s=end_s,
     )

@@ -24,6 +24,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
         enrolment: What the server said.
         ca: The fleet's CA, as PEM; the token vouched for it.
         root: The first TUF root's text; the token vouched for it.
+        labels: Facts by which plans choose devices, as its owner gave them.
         not_before_s: Beginning of the certificate, in seconds since the epoch.
         not_after_s: Its end.
     """
@@ -31,6 +32,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     enrolment: Enrolment
     ca: Pem
     root: str
+    labels: dict[str, str] = {}
     not_before_s: float
     not_after_s: float
 

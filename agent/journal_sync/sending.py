@@ -1,6 +1,7 @@
 """When predictions are sent: where bytes are cheap, there is power, and it is due."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,7 +18,7 @@ NEVER: Final = float("inf")
 
 
 class JournalSending:
-    """Sends the prediction journal now and then, from the agent's loop.
+    """Sends the prediction journal now and then, on a thread of its own: a slow link takes long.
 
     Args:
         parts: Of the agent.
@@ -31,6 +32,15 @@ class JournalSending:
         self._settings = parts.member.config.journal
         self._problem = ""
         self.due_s = time.monotonic() + self._settings.interval_s if self._settings.url else NEVER
+
+    def run(self, ended: threading.Event) -> None:
+        """Go on until it is over.
+
+        Args:
+            ended: Set when it is.
+        """
+        while not ended.wait(min(max(0.0, self.due_s - time.monotonic()), threading.TIMEOUT_MAX)):
+            self.run_if_due(ended.is_set)
 
     def run_if_due(self, is_stopping: Callable[[], bool]) -> None:
         """Send what there is, if it is time and allowed."""
