@@ -75,10 +75,10 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         active: The version that answers; ``None``: none does.
-        active_digest: SHA-256 of its manifest.
+        active_digest: Of what really answers, as the runtime says; empty: nothing is in memory.
         previous: The version to go back to.
         under_way: The version that is being tried.
-        under_way_digest: SHA-256 of its manifest.
+        under_way_digest: Of what its release runs; empty: not chosen yet.
         phase: Where that one is, such as ``canary``.
         since_s: When that began.
         reason: Why it is so, in a word.
@@ -141,7 +141,7 @@ class JobStatus(Message, frozen=True, kw_only=True):
         reason: A frozen word; empty: nothing to say.
         text: The same for people.
         running_version: What answers requests now, as the runtime says.
-        running_digest: SHA-256 of its manifest.
+        running_digest: Of what really answers, as the runtime says; empty: nothing is in memory.
         at_s: When it happened.
         details: More facts of this step.
     """

@@ -130,7 +130,7 @@ class Updating:
         self._work_due_s: float | None = 0.0
         self._look_due_s = 0.0
         self._failures = 0
-        self._thread = threading.Thread(target=self._run, name="updates")
+        self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         self.shown = Progressing()
 
     # -- any thread ----------------------------------------------------------------------------
