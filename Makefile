@@ -33,7 +33,8 @@ bench: $(VENV)/dev.stamp  ## Measure against in-process runs and FastAPI; writes
 
 soak: $(VENV)/dev.stamp  ## Long runs: load, swaps and bad clients for SOAK_S seconds (default 600)
 	$(BIN)/python -m pytest tests/soak -m soak --timeout=0 -s
-	EVERY_ROW=1 $(BIN)/python -m pytest -k kill tests/unit/agent tests/integration/test_fleet_repository.py
+	EVERY_ROW=1 $(BIN)/python -m pytest -k "kill or http_faults" tests/unit/agent \
+		tests/integration/test_fleet_repository.py tests/integration/test_agent_http_faults.py
 
 docs: $(VENV)/dev.stamp  ## Regenerate the generated documents
 	$(BIN)/python docs/generate.py
