@@ -60,7 +60,7 @@ def _spent(shared: FaultSite) -> int:
 ROWS = [(name, place) for name in FAULTS for place in PLACES][:: every(3)]
 
 
-@pytest.mark.parametrize(("name", "place"), ROWS, ids="-".join)
+@pytest.mark.parametrize(("name", "place"), ROWS, ids=["-".join(row) for row in ROWS])
 def test_the_release_is_committed_and_its_bytes_are_counted_through(
     shared: FaultSite, name: str, place: str
 ) -> None:
