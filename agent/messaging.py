@@ -24,6 +24,8 @@ from agent.transport.link import Link, LinkStatus
 from agent.transport.sender import Publisher, Sender
 from agent.transport.terms import Grants
 
+METRICS_EXPIRY_S: Final = 604_800.0
+"""A broker keeps measurements so long for a receiver that is away (MQTT 5)."""
 MARK: Final = "outbox.seq"
 _KERNEL: Final = Path("/proc/sys/kernel/random/boot_id")
 _NONE: Final = LinkStatus(problem="no broker is configured")
@@ -156,7 +158,8 @@ class Messaging:
         """Have something sent."""
         if self._link is None and priority is not Priority.STATUS:
             return  # nobody will ever want it
-        self.outbox.add(topic, payload, priority, retain=retain)
+        expiry_s = METRICS_EXPIRY_S if priority is Priority.METRICS else None
+        self.outbox.add(topic, payload, priority, retain=retain, expiry_s=expiry_s)
         self.wake()
 
     def wake(self) -> None:
