@@ -69,6 +69,8 @@ class Catalog(KnownModels):
         # Weak: a lock lives while somebody holds it or waits for it, and no longer.
         self._models: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._there: dict[str, Collection[int]] = {}
+        #: Models that somebody unloaded, until somebody has one of their versions loaded.
+        self.taken_out: set[str] = set()
         #: Called with the name and the number of a version that is forgotten for good.
         self.gone: Callable[[str, str], None] = lambda _name, _version: None
 
@@ -234,6 +236,8 @@ class Catalog(KnownModels):
             ModelNotReadyError: There is no room for it.
         """
         changing = self._reconciler.changing
+        if desired:
+            self.taken_out.discard(name)
         # One change of a model at a time, and then one change of memory at a time.
         model = self._models.setdefault(name, asyncio.Lock())
         async with model, changing:
@@ -297,6 +301,7 @@ class Catalog(KnownModels):
         """
         if not self._registry.of(name):
             raise self._missing(name, "")
+        self.taken_out.add(name)
         await self.apply(name, {})
 
     def note_problem(self, name: str, version: int | None, error: EdgeRuntimeError) -> None:
@@ -326,6 +331,7 @@ class Catalog(KnownModels):
             self.gone(name, entry.text)
         if not there and not self._registry.of(name):
             self._there.pop(name, None)  # new names may come for ever
+            self.taken_out.discard(name)
 
     def look(self) -> None:
         """Do next what memory, time and the waiting requests ask for, if anything."""

@@ -195,7 +195,10 @@ class Desired:
         found = await self.catalog.off_loop(
             partial(discover, settings.models, settings.repositories, only, without)
         )
+        released = self.holdings.names() if self.holdings is not None else ()
         for problem in found.problems:
+            if problem.is_absent and problem.name in released:
+                continue  # its section sets options of what releases brought
             where = f"model {problem.name}" if problem.name else "repository"
             _log.error("%s: %s", where, problem.error.message)
             if problem.name:

@@ -181,14 +181,32 @@ class Orders(Answers, Protocol):
         """
         ...
 
-    async def rollback(self, model: str, *, reason: str = "", asked_by: str = "") -> Release:
+    async def rollback(
+        self,
+        model: str,
+        *,
+        to: int | None = None,
+        disable: bool = False,
+        reason: str = "",
+        asked_by: str = "",
+    ) -> Release:
         """Go back: from the release under way to the active version, else to the previous one.
 
         It is recorded as an override, which orders of the fleet respect until it is cleared.
 
+        Args:
+            model: The model.
+            to: Version that is to answer, where no release is under way; ``None``: the previous
+                one. Without a previous one a model's first release is disabled.
+            disable: Whether nothing is to answer, where no release is under way.
+            reason: Why, for the history.
+            asked_by: Who, for the history.
+
         Raises:
             ModelNotFoundError: Releases know no such model.
             InvalidRequestError: There is nothing to go back from.
+            ConflictError: It would leave nothing although the active version is not what was
+                released last, or ``to`` cannot answer.
         """
         ...
 

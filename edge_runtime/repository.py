@@ -57,11 +57,13 @@ class Problem:
         name: The model; empty if a whole repository folder could not be read.
         version: The version; ``None`` if the whole model is concerned.
         error: What is wrong and what to do.
+        is_absent: Whether nothing but a section of the configuration knows of the model.
     """
 
     name: str
     version: int | None
     error: EdgeRuntimeError
+    is_absent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +238,9 @@ def discover(
             try:
                 found = _one_model(name, settings, roots, problems, there)
             except (EdgeRuntimeError, OSError) as error:
-                problems.append(Problem(name, None, _as_ours(error, f"model {name!r}")))
+                is_absent = not settings.path and not roots
+                ours = _as_ours(error, f"model {name!r}")
+                problems.append(Problem(name, None, ours, is_absent))
             else:
                 bundles.update({name: found} if found else {})
     return Discovery(bundles, tuple(problems), folders)

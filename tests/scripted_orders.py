@@ -115,10 +115,18 @@ class ScriptedOrders:
         return self.staged
 
     async def rollback(
-        self, model: str, *, reason: str = "", asked_by: str = ""
+        self,
+        model: str,
+        *,
+        to: int | None = None,
+        disable: bool = False,
+        reason: str = "",
+        asked_by: str = "",
     ) -> schemas.Release:
         """Take it down."""
-        await self._take("rollback", model=model, reason=reason, asked_by=asked_by)
+        where = {"to": to, "disable": disable}
+        where = {key: value for key, value in where.items() if value}
+        await self._take("rollback", model=model, **where, reason=reason, asked_by=asked_by)
         return self.ended
 
     async def revert(

@@ -131,8 +131,9 @@ class ReleaseDoor:
 
     def rollback(self, exchange: Exchange, names: Names) -> None:
         """Go back."""
-        wanted = _body(exchange, schemas.ReasonRequest)
-        self._go_back(exchange, names, lambda orders: orders.rollback, "", reason=wanted.reason)
+        wanted = _body(exchange, schemas.RollbackRequest)
+        more = msgspec.structs.asdict(wanted)
+        self._go_back(exchange, names, lambda orders: orders.rollback, "", **more)
 
     def revert(self, exchange: Exchange, names: Names) -> None:
         """Go back as the fleet does it: without an override, and only where none stands."""

@@ -73,13 +73,14 @@ def _people_s_orders(door: ReleaseDoor) -> tuple[Route, ...]:
     """Orders that only people at the device give."""
     about_a_model = (
         ("promote", door.promote, "Take the release under way to its next decision"),
-        ("rollback", door.rollback, "Go back, and keep the fleet's orders out"),
         ("hold", door.hold, "Keep the fleet's orders out"),
         ("clear", door.clear, "Let the fleet's orders in again"),
     )
+    rollback = "Go back, and keep the fleet's orders out"
     split = (releases.TrafficRequest, releases.ModelReleases)
     return (
         *(_about(*row, releases.ReasonRequest) for row in about_a_model),
+        _about("rollback", door.rollback, rollback, releases.RollbackRequest),
         _post("/admin/models/{name}/traffic", door.traffic, "Split a model's traffic", *split),
     )
 

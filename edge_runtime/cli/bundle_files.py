@@ -225,7 +225,7 @@ def opened(path: Path) -> BundleSource:
         ConfigError: There is nothing at that place that could be one.
     """
     try:
-        return source_of(path, LIMITS)
+        return source_of(path, LIMITS, is_waited_for=True)
     except ArtifactError as error:
         raise ConfigError(error.message) from error
 

@@ -53,14 +53,16 @@ def _stage(client: ReleaseClient, options: argparse.Namespace) -> int:
         say(
             f"{model} version {release.version} is release {release.id}: {printable(release.state)}"
         )
-        if options.wait:
+        if release.note:
+            say(printable(release.note))
+        elif options.wait:
             ends = schemas.ENDINGS | ({schemas.STAGED} if options.manual else frozenset())
             return _wait(client, release, ends, options)
     except KeyboardInterrupt:
         return _goes_on(model)
     if options.json:
         print_json(release)
-    else:
+    elif not release.note:
         say(f"see how it does: edge-runtime release status {model}")
     return ExitCode.DONE
 
@@ -152,6 +154,9 @@ def _decide(client: ReleaseClient, options: argparse.Namespace) -> int:
     try:
         if options.action == "revert":
             model = client.revert(options.name, options.to, options.reason)
+        elif options.action == "rollback":
+            wanted = schemas.RollbackRequest(options.reason, to=options.to, disable=options.disable)
+            model = client.rollback(options.name, wanted)
         else:
             model = client.decide(options.name, options.action, options.reason)
         if options.action == "promote" and options.wait:

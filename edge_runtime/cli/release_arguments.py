@@ -111,7 +111,8 @@ def _add_decisions(actions: _Commands) -> None:
         "rollback",
         "Go back: from a release under way to the active version, else to the previous one.",
         "The next request is answered by what is left. Orders of the fleet are refused until\n"
-        "`release clear`.",
+        "`release clear`. Where no version is left to go back to, and the active one is not what\n"
+        "was released last, it is refused: say --to or --disable.",
     )
     _decision(
         actions,
@@ -146,6 +147,17 @@ def _decision(actions: _Commands, verb: str, summary: str, epilog: str) -> None:
     parser.add_argument("--reason", metavar="TEXT", default="", help="why, for the history")
     if verb == "promote":
         _wait_option(parser)
+    if verb == "rollback":
+        where = parser.add_mutually_exclusive_group()
+        where.add_argument(
+            "--to",
+            metavar="VERSION",
+            type=positive,
+            help="version that is to answer: one that was committed here",
+        )
+        where.add_argument(
+            "--disable", action="store_true", help="let nothing answer: the model answers 503"
+        )
     if verb == "revert":
         parser.add_argument(
             "--to", metavar="VERSION", type=positive, help="version that must be the previous one"

@@ -51,10 +51,16 @@ class ReleaseClient(Client):
         )
 
     def decide(self, model: str, verb: str, reason: str) -> schemas.ModelReleases:
-        """Give an order about one model: promote, rollback, abort, hold or clear."""
+        """Give an order about one model: promote, abort, hold or clear."""
         body = msgspec.json.encode(schemas.ReasonRequest(reason))
         target = f"{_of(model)}/{verb}"
         return self._perform(order(target, body, schemas.ModelReleases), self.change_timeout_s)
+
+    def rollback(self, model: str, wanted: schemas.RollbackRequest) -> schemas.ModelReleases:
+        """Go back, and keep the fleet's orders out."""
+        body = msgspec.json.encode(wanted)
+        call = order(f"{_of(model)}/rollback", body, schemas.ModelReleases)
+        return self._perform(call, self.change_timeout_s)
 
     def revert(self, model: str, to: int | None, reason: str) -> schemas.ModelReleases:
         """Go back to the previous version, which must be the one named, if one is."""

@@ -13,6 +13,8 @@ from msgspec import Meta, Struct, field
 
 REASON_CHARS_MAX: Final = 200
 PATH_CHARS_MAX: Final = 4096
+ROLLOUT: Final = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$(?!\n)"
+"""A rollout's name, or none; Python's ``$`` would let a newline follow."""
 HISTORY_DEFAULT: Final = 50
 HISTORY_MAX: Final = 1000
 """Rows of history in one answer; older ones are asked for with ``before``."""
@@ -28,7 +30,7 @@ Reason = Annotated[str, Meta(max_length=REASON_CHARS_MAX)]
 Rollout = Annotated[
     str,
     Meta(
-        max_length=REASON_CHARS_MAX,
+        pattern=ROLLOUT,
         description="Name of the fleet's rollout that orders it, which respects holds; empty: a "
         "person does.",
     ),
@@ -89,11 +91,26 @@ class AbortRequest(ReasonRequest, kw_only=True, forbid_unknown_fields=True):
     rollout: Annotated[
         str,
         Meta(
-            max_length=REASON_CHARS_MAX,
+            pattern=ROLLOUT,
             description="Name of the fleet's rollout that is aborted: a release that a person or "
             "another rollout ordered goes on (409). Empty: a person aborts.",
         ),
     ] = ""
+
+
+class RollbackRequest(ReasonRequest, kw_only=True, forbid_unknown_fields=True):
+    """``POST /admin/releases/NAME/rollback``; the body may be left out."""
+
+    to: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Version that is to answer: one that was committed here and is in the "
+            "store (409 if not, or with a release under way); null: the previous one."
+        ),
+    ] = None
+    disable: Annotated[
+        bool, Meta(description="Let nothing answer: the model is disabled (409 as with `to`).")
+    ] = False
 
 
 class RevertRequest(ReasonRequest, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +200,13 @@ class Release(Struct, kw_only=True):
             description="Of a committed version: `proven`, or `unproven` if there was too little "
             "evidence or somebody decided without it; `reason` says what was lacking. Empty: it is "
             "not committed, or that is not known."
+        ),
+    ] = ""
+    note: Annotated[
+        str,
+        Meta(
+            description="What an order to stage did where it began no release: it renewed the "
+            "signature of the version that answers. Empty: it began this one."
         ),
     ] = ""
     created_s: float = 0.0

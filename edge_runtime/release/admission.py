@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 KEYRING: Final = "keyring.json"
 """The present keyring, in the state directory."""
 
+Refuse = Callable[[str, int, tuple[bytes, bytes | None]], None]
+
 
 class Admission:
     """Takes bundles into the store, or refuses them.
@@ -46,12 +48,13 @@ class Admission:
         self._settings = settings
         self._state_directory = state_directory
 
-    def install(self, where: Path | int, *, refuse: Callable[[str, int], None]) -> Installed:
+    def install(self, where: Path | int, *, refuse: Refuse) -> Installed:
         """Copy a bundle into the store; takes long.
 
         Args:
             where: Its folder or tar, or a descriptor of it.
-            refuse: Raises if a version of a model must not come in now.
+            refuse: Raises if a version of a model, with these bytes of its manifest and its
+                signature, must not come in now.
 
         Raises:
             ArtifactError: It is not what it says, not signed, or the disk does not take it.
@@ -61,7 +64,7 @@ class Admission:
         def check(manifest: bytes, signature: bytes | None) -> None:
             self.check(manifest, signature)
             parsed = read(manifest, "manifest.json")
-            refuse(parsed.name, parsed.version)
+            refuse(parsed.name, parsed.version, (manifest, signature))
 
         limits = SourceLimits(bundle_bytes=settings.bundle_bytes)
         with contextlib.closing(source_of(where, limits)) as source:

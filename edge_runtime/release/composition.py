@@ -11,6 +11,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
+import msgspec
+
 from edge_runtime import failpoints
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
@@ -29,7 +31,7 @@ from edge_runtime.release.machine import RETRY_MAX_S
 from edge_runtime.release.machines import Machines
 from edge_runtime.release.policy import Thresholds, thresholds
 from edge_runtime.release.records import Previous, Release, Slots
-from edge_runtime.release.recovery import Crash, crash_of
+from edge_runtime.release.recovery import Crash, awake_at_death, crash_of
 from edge_runtime.release.releases import Releases
 from edge_runtime.release.run_record import RUN, Run, RunRecord
 from edge_runtime.release.serving import Serving
@@ -166,7 +168,12 @@ class Composition:
         try:
             previous = await self._keep(partial(journal.mark_started, boot))
             self._crash = crash_of(previous, run, boot, now_s)
-            await self._end_crash_loop(previous.awake_s)
+            awake_s = awake_at_death(previous, run, self._crash)
+            if awake_s > previous.awake_s:
+                previous = msgspec.structs.replace(previous, awake_s=awake_s)
+                await self._keep(partial(journal.tick, awake_s))
+            await self._keep(partial(self._run_record.awake, awake_s))
+            await self._end_crash_loop(awake_s)
             return await self._keep(partial(_read, journal, previous))
         except StorageError as error:
             _log.error("no release can go on: %s", error.message)

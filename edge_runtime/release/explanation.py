@@ -5,7 +5,7 @@ from typing import Final
 
 from edge_runtime.protocol.release_schemas import ModelReleases, Release
 from edge_runtime.release.proof import PROVEN, UNPROVEN
-from edge_runtime.release.states import FINAL, State
+from edge_runtime.release.states import FINAL, Cause, State
 
 _DIGEST_CHARS: Final = 12
 
@@ -40,7 +40,7 @@ def explain(model: ModelReleases) -> list[str]:
         Sentences, in the order in which somebody would ask.
     """
     under_way = [each for each in model.releases if each.state not in FINAL]
-    sentences = [*_standing(model), *_override(model)]
+    sentences = [*_standing(model), *_deaths(model), *_override(model)]
     for release in under_way:
         sentences += _under_way(release)
     if not under_way:
@@ -75,6 +75,37 @@ def _standing(model: ModelReleases) -> Iterator[str]:
         yield f"A rollback leads to version {model.previous}."
     elif not model.disabled and model.active_source == "store":
         yield "There is no previous version: a rollback disables the model."
+
+
+def _deaths(model: ModelReleases) -> Iterator[str]:
+    """Say what is known of deaths of the daemon with the active version in memory."""
+    release = _active(model)
+    if release is None or not release.crashes:
+        return
+    if release.cause == Cause.CRASHED:
+        yield f"It is not taken back for the daemon's deaths: {release.reason.rstrip('.')}."
+    elif release is not model.releases[0]:  # of the last release it is said further down
+        yield _died(release.crashes, f"version {release.version}")
+
+
+def _died(times: int, what: str) -> str:
+    often = "once" if times == 1 else f"{times} times in a row"
+    return (
+        f"The daemon died {often} with {what} in memory; after `release.committed_crashes_max` "
+        "times in a row the version before it answers again, unless that did not help before."
+    )
+
+
+def _active(model: ModelReleases) -> Release | None:
+    """Find the release that made the active version active, if it is among those shown."""
+    if model.active_source != "store":
+        return None
+    made = (
+        each
+        for each in model.releases
+        if each.state == State.COMMITTED and each.version == model.active
+    )
+    return next(made, None)
 
 
 def _override(model: ModelReleases) -> Iterator[str]:
@@ -123,14 +154,10 @@ def _last(model: ModelReleases) -> Iterator[str]:
     if last.state == State.COMMITTED:
         how = " on evidence" if last.proof == PROVEN else ""
         yield f"The last release, of version {last.version}, was committed{how}; none is under way."
-        if last.proof == UNPROVEN:
+        if last.proof == UNPROVEN and last.cause != Cause.CRASHED:
             yield f"It was {last.reason.rstrip('.')}."
-        if last.crashes:
-            times = "once" if last.crashes == 1 else f"{last.crashes} times in a row"
-            yield (
-                f"The daemon died {times} with it in memory; after `release.committed_crashes_max` "
-                "times in a row the version before it answers again."
-            )
+        if last.crashes and last.cause != Cause.CRASHED:
+            yield _died(last.crashes, "it")
         return
     why = ": ".join(each for each in (last.cause, last.reason) if each)
     ended = "failed" if last.state == State.FAILED else "was rolled back"

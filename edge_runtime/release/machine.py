@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from edge_runtime.errors import EdgeRuntimeError, StorageError
+from edge_runtime.errors import EdgeRuntimeError, StorageError, UnavailableError
 from edge_runtime.failpoints import failpoint, wall_time
 from edge_runtime.release.disk_thread import ANSWER_S
 from edge_runtime.release.ordered import Ordered
@@ -188,7 +188,8 @@ class Machine:
         except StorageError as error:
             return self._failed(Cause.DISK, error.message)
         except EdgeRuntimeError as error:
-            return self._failed(Cause.LOAD, error.message)
+            is_sure = not isinstance(error, UnavailableError)  # another day it may do
+            return self._failed(Cause.LOAD, error.message, is_sure=is_sure)
         except TimeoutError:
             return self._failed(Cause.DEADLINE, "the step did not end in its time")
         except OSError as error:
@@ -219,12 +220,13 @@ class Machine:
     async def _begin(self) -> Outcome:
         return Outcome(Event.BEGIN)
 
-    def _failed(self, cause: Cause, reason: str) -> Outcome:
+    def _failed(self, cause: Cause, reason: str, *, is_sure: bool = True) -> Outcome:
+        event = Event.ROLL_BACK
         if self.release.state == State.ROLLING_BACK:
-            return Outcome(Event.ERROR, cause, reason)
-        if self.release.state == State.SELF_TESTING:
-            return Outcome(Event.FAILED, cause, reason)
-        return Outcome(Event.ROLL_BACK, cause, reason)
+            event, is_sure = Event.ERROR, False  # what it was about was said when it began
+        elif self.release.state == State.SELF_TESTING:
+            event = Event.FAILED
+        return Outcome(event, cause, reason, is_sure=is_sure)
 
     # -- persist -------------------------------------------------------------------------------
 

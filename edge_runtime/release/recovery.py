@@ -55,6 +55,22 @@ def crash_of(previous: Previous, run: Run | None, boot_id: str, now_s: float) ->
     return Crash(run.loaded, max(0.0, now_s - run.began_s))
 
 
+def awake_at_death(previous: Previous, run: Run | None, crash: Crash | None) -> float:
+    """Say what the awake clock shows at this start, in seconds.
+
+    A daemon that idles stores its awake time nowhere, so that what one that died ran is added to
+    what the clock showed when it began.
+
+    Args:
+        previous: How the last daemon ended, by the journal.
+        run: What it has told; ``None``: nothing.
+        crash: How it died; ``None``: it did not, or the power was cut.
+    """
+    if crash is None or crash.ran_s is None or run is None or run.awake_s is None:
+        return previous.awake_s
+    return max(previous.awake_s, run.awake_s + crash.ran_s)
+
+
 def suspects(releases: Iterable[Release], crash: Crash | None) -> list[Release]:
     """List the releases under way that may have made the daemon die.
 

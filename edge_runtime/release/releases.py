@@ -6,7 +6,7 @@ that hangs holds up nothing but the release it is for.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,9 +33,11 @@ from edge_runtime.release.machine import Machine
 from edge_runtime.release.machines import STUCK_S, Machines
 from edge_runtime.release.questions import Questions
 from edge_runtime.release.records import Override, OverrideKind, Release
+from edge_runtime.release.renewal import RENEWED, Newcomer
 from edge_runtime.release.serving import STORE
 from edge_runtime.release.states import UNFINISHED, Cause, Event, State
 from edge_runtime.release.steps import Means, Outcome
+from edge_runtime.release.way_back import check_under_way, too_late, way_back
 from edge_runtime.store.installed import Installed
 
 _log = logging.getLogger(__name__)
@@ -74,9 +76,10 @@ class Releases(Questions):
     ) -> schemas.Release:
         """Install a bundle and begin its release; see ``release_orders``."""
         async with self._machines.arriving():
-            installed = await aside(
-                partial(self._admission.install, source, refuse=self._refusal(rollout))
-            )
+            newcomer = Newcomer(self._means, self._machines, rollout)
+            installed = await aside(partial(self._admission.install, source, refuse=newcomer.check))
+            if newcomer.is_renewed:
+                return await self._renewed(installed, asked_by)
             return await self._staged(installed, mode, asked_by, again=again)
 
     async def _staged(
@@ -157,7 +160,13 @@ class Releases(Questions):
         return shown
 
     async def rollback(
-        self, model: str, *, reason: str = "", asked_by: str = ""
+        self,
+        model: str,
+        *,
+        to: int | None = None,
+        disable: bool = False,
+        reason: str = "",
+        asked_by: str = "",
     ) -> schemas.Release:
         """Go back; see ``release_orders``."""
         async with self._lock(model):
@@ -166,15 +175,16 @@ class Releases(Questions):
             machine = self._machines.by_model.get(model)
             if machine is None:
                 machine = self._machines.machine(await self._committed(model))
-                self._check_repeated(model)
                 before = machine.release.state
+                await self._choose(model, why, to, disable=disable)
                 await self._override(model, "rollback", why, asked_by)
                 machine.order(outcome)
                 self._machines.run(machine)
             else:
+                check_under_way(model, to, disable=disable)
                 before = machine.release.state
                 if machine.order(outcome) is None:
-                    raise InvalidRequestError(_too_late(machine))
+                    raise too_late(machine.release, is_going_back=machine.is_going_back)
                 try:
                     await self._override(model, "rollback", why, asked_by)
                 except StorageError as error:
@@ -214,7 +224,7 @@ class Releases(Questions):
         why = reason or f"aborted by {asked_by or 'hand'}"
         before = machine.release.state
         if machine.order(Outcome(Event.ROLL_BACK, Cause.ABORTED, why)) is None:
-            raise InvalidRequestError(_too_late(machine))
+            raise too_late(machine.release, is_going_back=machine.is_going_back)
         return await self._after(machine, before)
 
     async def hold(self, model: str, *, reason: str = "", asked_by: str = "") -> None:
@@ -291,15 +301,24 @@ class Releases(Questions):
             )
         return machine
 
-    def _check_repeated(self, model: str) -> None:
-        """Refuse to go back twice where that leaves nothing: it may be the same order again."""
-        override = self._machines.overrides.get(model)
-        slots = self._means.serving.slots(model)
-        if override is not None and override.kind == "rollback" and slots.previous is None:
-            raise InvalidRequestError(
-                f"{model!r} was rolled back already ({override.reason}), and before version "
-                f"{slots.active} there is none; `release clear` first if nothing is to answer"
-            )
+    async def _choose(self, model: str, why: str, to: int | None, *, disable: bool) -> None:
+        """Settle where a rollback of the active version leads, or refuse it."""
+        means = self._means
+        ran = await means.keep(partial(means.journal.releases, model))
+        installed = await aside(partial(means.store.versions, model), within_s=ANSWER_S)
+        slots = way_back(
+            means.serving.slots(model),
+            ran,
+            installed,
+            self._machines.overrides.get(model),
+            to=to,
+            disable=disable,
+        )
+        if slots is None:
+            return
+        note = self._machines.note(model, "way-back", why, {"previous": slots.previous})
+        await means.keep(partial(means.journal.set_slots, slots, note))
+        means.serving.take(slots)
 
     async def _committed(self, model: str) -> Release:
         """Find the release that made the active version active."""
@@ -341,22 +360,16 @@ class Releases(Questions):
         await self._means.keep(partial(self._means.journal.set_override, override, note))
         self._machines.overrides[model] = override
 
-    def _refusal(self, rollout: str) -> Callable[[str, int], None]:
-        """Give what refuses a version before anything of it is copied; for another thread."""
-        loop = asyncio.get_running_loop()
-
-        async def refuse(name: str, version: int) -> None:
-            if rollout:
-                check_no_override(name, self._machines.overrides.get(name))
-            if version in self._means.serving.answering(name):
-                raise InvalidRequestError(
-                    f"version {version} of {name!r} answers already; a release needs another number"
-                )
-
-        def ask(name: str, version: int) -> None:  # what answers is known on the loop's thread
-            asyncio.run_coroutine_threadsafe(refuse(name, version), loop).result()
-
-        return ask
+    async def _renewed(self, installed: Installed, asked_by: str) -> schemas.Release:
+        """Answer an order that brought a newer signature, and nothing to release."""
+        name, version = installed.name, installed.version
+        why = f"of version {version}, by {asked_by or 'hand'}: it answers already"
+        note = self._machines.note(name, "signature-renewed", why)
+        journal = self._means.journal
+        await self._means.keep(lambda: journal.set_slots(journal.slots(name), note))
+        release = await self._committed(name)
+        shown = reports.shown(release, None, self._means.clock.now_s())
+        return msgspec.structs.replace(shown, note=RENEWED)
 
     async def _check_splittable(self, model: str, weights: Mapping[int, int]) -> None:
         """Make sure that every version of a split may answer."""
@@ -374,11 +387,3 @@ class Releases(Questions):
 
     async def _check_known(self, model: str) -> None:
         await self.status_of(model)
-
-
-def _too_late(machine: Machine) -> str:
-    """Say why an order to go back is refused: another one came first, or it is over."""
-    release = machine.release
-    if machine.is_going_back:
-        return f"the release of {release.model!r} is being rolled back already"
-    return f"the release of {release.model!r} is {release.state} already"

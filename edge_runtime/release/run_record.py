@@ -34,11 +34,13 @@ class Run(NamedTuple):
         boot_id: In which boot of the device.
         began_s: When, on the monotonic clock, which all processes of a boot share, in seconds.
         loaded: Every version whose load began, whatever became of it.
+        awake_s: The awake clock when it began, in seconds; ``None``: it had not read that yet.
     """
 
     boot_id: str
     began_s: float
     loaded: frozenset[Version] = frozenset()
+    awake_s: float | None = None
 
 
 class RunRecord:
@@ -96,6 +98,21 @@ class RunRecord:
                 _forget(self._file, error)
                 self._file = -1
 
+    def awake(self, awake_s: float) -> None:
+        """Note what the awake clock said when this run began: an idle daemon stores it nowhere.
+
+        Args:
+            awake_s: The awake clock, in seconds.
+        """
+        with self._lock:
+            if self._file < 0:
+                return
+            try:
+                _write(self._file, awake_s)
+            except OSError as error:
+                _forget(self._file, error)
+                self._file = -1
+
     def end(self) -> None:
         """Write nothing more."""
         with self._lock:
@@ -123,10 +140,12 @@ def read(path: Path) -> Run | None:
         return None
     try:
         boot_id, began_s = msgspec.json.decode(first, type=tuple[str, float])
-        loaded = frozenset(msgspec.json.decode(line, type=Version) for line in rest)
-    except msgspec.DecodeError:
+        lines = [msgspec.json.decode(line, type=tuple[str | int | float, ...]) for line in rest]
+        awake = [msgspec.convert(line, tuple[float])[0] for line in lines if len(line) == 1]
+        loaded = frozenset(msgspec.convert(line, Version) for line in lines if len(line) != 1)
+    except msgspec.MsgspecError:
         return None
-    return Run(boot_id, began_s, loaded)
+    return Run(boot_id, began_s, loaded, max(awake, default=None))
 
 
 def _write(file: int, *values: str | float) -> None:

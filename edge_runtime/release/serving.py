@@ -1,15 +1,26 @@
 """What answers for the models that releases know: the wish, and making the catalog match it."""
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, Protocol
 
 from edge_runtime.bundle import Bundle
 from edge_runtime.catalog import Catalog
-from edge_runtime.errors import ConfigError, ModelNotFoundError, ModelNotReadyError
+from edge_runtime.errors import (
+    ConfigError,
+    EdgeRuntimeError,
+    ModelNotFoundError,
+    ModelNotReadyError,
+    NoRoomError,
+    StorageError,
+)
 from edge_runtime.failpoints import reached
+from edge_runtime.registry_entry import public
 from edge_runtime.release.records import Release, Slots
 from edge_runtime.release.variants import only_variant
 from edge_runtime.routing import LoadedVersion, Traffic, route
+
+_log = logging.getLogger(__name__)
 
 STORE: Final = "store"
 SEED: Final = "seed"
@@ -17,6 +28,10 @@ SEED: Final = "seed"
 
 PERMYRIAD: Final = 10_000
 _PERCENT: Final = 100
+
+
+class NoActiveError(ModelNotReadyError):
+    """There is no active version in memory that a candidate could stand beside."""
 
 
 class Versions(Protocol):
@@ -46,6 +61,8 @@ class Serving:
         self._beside: dict[str, int] = {}
         self._alone: dict[str, int] = {}
         self._variants: dict[tuple[str, int], str] = {}
+        self._displaced: set[str] = set()  # the active version may have left for a candidate
+        self._unloaded: dict[str, int] = {}  # the one that somebody had unloaded before that
 
     # -- Holdings ------------------------------------------------------------------------------
 
@@ -97,6 +114,8 @@ class Serving:
     async def restore(self, name: str) -> None:
         """Let the active version answer, and nothing beside it; the next request gets it.
 
+        One that somebody unloaded stays out.
+
         Raises:
             EdgeRuntimeError: It cannot be loaded.
         """
@@ -107,11 +126,16 @@ class Serving:
             self._catalog.direct(name, None)
             await self._catalog.disable(name, slots.disabled)
             return
+        unloaded = self.unloaded(name)
         self._point_to_active(name)
         self._beside.pop(name, None)
         self._alone.pop(name, None)
-        await self._reload_if_any(name)
+        if unloaded is None:
+            await self._reload_if_any(name)
+        elif name in self._displaced:
+            await self._catalog.unload(name)
         await self._direct(name, self._standing(name))
+        self._displaced.discard(name)
 
     async def add(self, name: str, version: int, permyriad: int) -> None:
         """Let a candidate answer a share of the requests beside the active version.
@@ -122,21 +146,44 @@ class Serving:
             permyriad: Its share, in ten-thousandths.
 
         Raises:
-            NoRoomError: The memory budget does not hold both; the active version answers on.
+            NoActiveError: No active version is in memory.
+            NoRoomError: Both are not to be had at once; the active version answers on.
             EdgeRuntimeError: The candidate cannot be loaded; the same.
         """
-        active = self.active(name)
-        if active is None:
-            raise ModelNotReadyError(f"model {name!r} has no active version to stand beside")
+        active = self._there(name)
         self._catalog.direct(name, Traffic(int(active.version), {}))
         if self._beside.get(name) != version or self.loaded(name, version) is None:
             self._beside[name] = version
             try:
-                await self._reload(name)
+                await self._load_beside(name, version)
+                active = self._there(name)
             except BaseException:
                 self._beside.pop(name, None)
                 raise
         await self._direct(name, Traffic(int(active.version), {version: permyriad}))
+
+    async def _load_beside(self, name: str, version: int) -> None:
+        """Load a candidate; that the active version's own files are no good is not its fault."""
+        try:
+            await self._reload(name)
+        except StorageError:
+            raise
+        except EdgeRuntimeError as error:
+            if self.loaded(name, version) is not None:
+                _log.warning("model %s: beside version %d: %s", name, version, error.message)
+                return
+            entries = self._catalog.entries()
+            entry = next((each for each in entries if each.key == (name, version)), None)
+            if entry is not None and entry.state.reason == public(error):
+                raise
+            # Whose fault it is shows where the candidate is loaded alone.
+            raise NoRoomError(f"it cannot be loaded beside the active version: {error}") from error
+
+    def _there(self, name: str) -> LoadedVersion:
+        active = self.active(name)
+        if active is None:
+            raise NoActiveError(f"model {name!r} has no active version to stand beside")
+        return active
 
     async def replace(self, name: str, version: int) -> str:
         """Let a candidate answer everything, the active version warm beside it if there is room.
@@ -151,7 +198,13 @@ class Serving:
         Raises:
             EdgeRuntimeError: It cannot be loaded; the active version answers on.
         """
-        active = self.active(name)
+        try:
+            active = await self.woken(name)
+        except StorageError:
+            raise
+        except EdgeRuntimeError as error:  # logged where it happened, and in the index
+            _log.warning("model %s: version %d has nothing beside it: %s", name, version, error)
+            active = None
         if active is not None:
             try:
                 await self.add(name, version, PERMYRIAD)
@@ -161,6 +214,7 @@ class Serving:
                 await self._direct(name, Traffic(version, {}, int(active.version)))
                 return "availability-preserving"
         self._alone[name] = version
+        self._displaced.add(name)
         try:
             await self._direct(name, None)
             await self._reload(name)
@@ -199,6 +253,8 @@ class Serving:
         """
         self._beside.pop(name, None)
         self._alone.pop(name, None)
+        self._displaced.discard(name)
+        self._unloaded.pop(name, None)
         await self._reload(name)
         await self._direct(name, self._standing(name))
 
@@ -225,7 +281,7 @@ class Serving:
         return self.loaded(name, max(seeds)) if seeds else None
 
     async def woken(self, name: str) -> LoadedVersion | None:
-        """Give the version that is active, in memory; ``None``: the model has none.
+        """Give the version that is active, in memory; ``None``: none, or somebody unloaded it.
 
         Raises:
             EdgeRuntimeError: There is one, and it cannot be loaded.
@@ -233,20 +289,50 @@ class Serving:
         if self.slots(name).disabled:
             return None
         active = self.active(name)
-        if active is None and (
-            self.slots(name).active is not None or name in self._catalog.known()
-        ):
-            await self._reload_if_any(name)
-            active = self.active(name)
-        return active
+        if active is not None:
+            self._unloaded.pop(name, None)
+            return active
+        unloaded = self.unloaded(name)
+        if unloaded is not None:
+            self._unloaded[name] = unloaded
+            return None
+        if self.slots(name).active is None and name not in self._catalog.known():
+            return None
+        await self._reload_if_any(name)
+        return self.active(name)
 
     async def _reload_if_any(self, name: str) -> None:
-        """Load what is active; that there is nothing is right where nothing was ever committed."""
+        """Load what is active; that there is nothing is right where nothing was ever committed.
+
+        That its files are no good any more is no matter while it answers from memory.
+        """
         try:
             await self._reload(name)
         except (ConfigError, ModelNotFoundError):
             if self.slots(name).active is not None or self.seeds(name):
                 raise
+        except StorageError:
+            raise
+        except EdgeRuntimeError as error:
+            if self.active(name) is None:
+                raise
+            _log.warning("model %s answers on from memory: %s", name, error.message)
+
+    def unloaded(self, name: str) -> int | None:
+        """Name the active version if somebody took it out of memory; ``None``: nobody did.
+
+        It does not come back by itself then, and not for a release either.
+        """
+        slots, candidates = self.slots(name), {self._beside.get(name), self._alone.get(name)}
+        if slots.disabled:
+            return None
+        if name in self._displaced:
+            return self._unloaded.get(name)
+        if name not in self._catalog.taken_out:
+            return None
+        numbers = (each.version for each in self._catalog.entries() if each.name == name)
+        known = slots.active or self._unloaded.get(name)
+        return known or max((each for each in numbers if each not in candidates), default=None)
 
     def running_digest(self, name: str) -> str:
         """Name the digest of what answers for a model now; empty: nothing does."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from edge_runtime.release.records import Release, Slots
-from edge_runtime.release.serving import STORE
+from edge_runtime.release.serving import SEED, STORE
 from edge_runtime.release.states import SERVES_TRAFFIC, State
 
 
@@ -30,9 +30,11 @@ def slots_after(
         The new ones; ``None``: they stay.
     """
     if after.state == State.COMMITTED:
-        if slots.active is None and after.active is not None:
-            # The configuration's version was active: it is what a rollback leads to.
-            slots = slots.committed(after.active, after.active_source, "")
+        seed = after.active if after.active_source == SEED else None
+        if slots.active is None and not slots.disabled and seed is not None:
+            # The configuration's version was active: it is what a rollback leads to. Where the
+            # model is disabled nothing was: what was taken back meanwhile must not come back.
+            slots = slots.committed(seed, SEED, "")
         return slots.committed(after.version, STORE, after.digest)
     if before.state == State.ROLLING_BACK:
         if after.state != State.FAILED or slots.disabled or is_active_there:

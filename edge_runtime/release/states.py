@@ -37,7 +37,7 @@ class Event(StrEnum):
 
     BEGIN = "begin"
     FIRST = "first"
-    """Nothing is active that it could be compared with."""
+    """Nothing is active that it could be compared with, or it cannot be loaded any more."""
     PASSED = "passed"
     FAILED = "failed"
     PROMOTE = "promote"
@@ -105,12 +105,15 @@ TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.STAGED, Event.PROMOTE): State.PROBATION,
     (State.STAGED, Event.ROLL_BACK): State.ROLLING_BACK,
     (State.SHADOWING, Event.PASSED): State.CANARY,
+    # What was active went away meanwhile: that is not this version's fault.
+    (State.SHADOWING, Event.FIRST): State.PROBATION,
     (State.SHADOWING, Event.PROMOTE): State.PROBATION,
     (State.SHADOWING, Event.NO_ROOM): State.PROBATION,
     (State.SHADOWING, Event.ROLL_BACK): State.ROLLING_BACK,
     # To the next weight; after the last one it is done.
     (State.CANARY, Event.PASSED): State.CANARY,
     (State.CANARY, Event.DONE): State.PROBATION,
+    (State.CANARY, Event.FIRST): State.PROBATION,
     (State.CANARY, Event.PROMOTE): State.PROBATION,
     (State.CANARY, Event.NO_ROOM): State.PROBATION,
     (State.CANARY, Event.ROLL_BACK): State.ROLLING_BACK,

@@ -7,17 +7,17 @@ from typing import Final
 
 import msgspec
 
-from edge_runtime.errors import EdgeRuntimeError, ModelFailedError, NoRoomError
+from edge_runtime.errors import EdgeRuntimeError, NoRoomError
 from edge_runtime.release.evidence import Blocks, Evidence
-from edge_runtime.release.states import Event
+from edge_runtime.release.serving import NoActiveError
+from edge_runtime.release.states import Cause, Event
 from edge_runtime.release.steps import Means, Outcome, Progress
-from edge_runtime.release.trial_steps import TrialSteps
+from edge_runtime.release.trial_steps import LOAD_S, TrialSteps
 from edge_runtime.release.watch import Streak, Traffic, Watch
 from edge_runtime.routing import LoadedVersion
 
 _log = logging.getLogger(__name__)
 
-_LOAD_S: Final = 300.0  # for a load with everything around it; then the step is given up
 _PAUSES_S: Final = (0.2, 2.0)  # before the way back is tried again
 _PERMYRIAD_PER_PERCENT: Final = 100
 _ALL: Final = 100
@@ -43,12 +43,18 @@ class TrafficSteps:
         means, release = self._means, self._progress.release
         weight = release.weights[release.stage]
         try:
-            async with asyncio.timeout(_LOAD_S):
+            async with asyncio.timeout(LOAD_S):
+                found = await self._trial.active_or_way()
+                if isinstance(found, Outcome):
+                    return found
+                await self._trial.stands_beside(found)
                 await means.serving.add(
                     release.model, release.version, weight * _PERMYRIAD_PER_PERCENT
                 )
         except NoRoomError as error:
             return Outcome(Event.NO_ROOM, None, error.message)
+        except NoActiveError as error:
+            return Outcome(Event.FIRST, None, error.message)
         watch = self._trial.begin_comparing(self._control if weight == _ALL else None)
         active = means.serving.active(release.model)
         candidate = means.serving.loaded(release.model, release.version)
@@ -69,11 +75,12 @@ class TrafficSteps:
     async def probation(self) -> Outcome:
         """Let the candidate answer everything, with the active version at hand if there is room."""
         means, release = self._means, self._progress.release
-        async with asyncio.timeout(_LOAD_S):
+        async with asyncio.timeout(LOAD_S):
             method = await means.serving.replace(release.model, release.version)
         candidate = means.serving.loaded(release.model, release.version)
         if candidate is None:
-            raise ModelFailedError(f"version {release.version} left memory; load it again")
+            why = f"version {release.version} left memory again: somebody unloaded it"
+            return Outcome(Event.ROLL_BACK, Cause.LOAD, why, is_sure=False)
         self._progress.release = msgspec.structs.replace(
             release, method=method, digest=candidate.digest
         )
@@ -96,14 +103,14 @@ class TrafficSteps:
 
     async def commit(self) -> None:
         """Let the slots decide alone: the candidate is what they name now."""
-        async with asyncio.timeout(_LOAD_S):
+        async with asyncio.timeout(LOAD_S):
             await self._means.serving.settle(self._progress.release.model)
 
     async def roll_back(self) -> Outcome:
         """Let the version answer that did before; the next request gets it."""
         for pause_s in (*_PAUSES_S, None):
             try:
-                async with asyncio.timeout(_LOAD_S):
+                async with asyncio.timeout(LOAD_S):
                     await self._means.serving.restore(self._progress.release.model)
                 break
             except (EdgeRuntimeError, OSError) as error:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge_runtime.errors import ArtifactError, StorageError
+import msgspec
+
+from edge_runtime.errors import EdgeRuntimeError, StorageError
 from edge_runtime.release.evidence import Blocks, Evidence, Observation
 from edge_runtime.release.known_bad import chosen_bad, known_bad
 from edge_runtime.release.serving import SEED
@@ -13,12 +15,14 @@ from edge_runtime.release.shadow import Shadow
 from edge_runtime.release.states import Cause, Event
 from edge_runtime.release.steps import Means, Outcome, Progress
 from edge_runtime.release.watch import Watch
+from edge_runtime.routing import LoadedVersion
 from edge_runtime.tensors import Array
 
 if TYPE_CHECKING:
     from edge_runtime.release.trial import Trial
     from edge_runtime.release.trial_messages import Compared
 
+LOAD_S: Final = 300.0  # for a load with everything around it; then the step is given up
 _SPARE_S: Final = 10.0  # for what surrounds a self-test, which has a deadline of its own
 
 
@@ -77,36 +81,74 @@ class TrialSteps:
             if release.mode == "automatic" and not progress.is_held() and not slots.traffic:
                 break
             await asyncio.sleep(self._means.settings().block_s)
+        found = await self.active_or_way()
+        if isinstance(found, Outcome):
+            return found
+        return Outcome(Event.BEGIN, changes=self._named(found))
+
+    async def active_or_way(self) -> LoadedVersion | Outcome:
+        """Bring the active version into memory, or say how a release goes on without it.
+
+        That it cannot be had is never the candidate's fault.
+
+        Raises:
+            StorageError: The disk does not give it.
+        """
+        serving, release = self._means.serving, self._progress.release
         try:
-            beside = await self.beside()
+            active = await serving.woken(release.model)
         except StorageError:
             raise
-        except ArtifactError as error:  # its files or its signature: it does not get better
+        except EdgeRuntimeError as error:
             why = f"the active version cannot be loaded, so nobody is to compare with: {error}"
             return Outcome(Event.FIRST, None, why)
-        return Outcome(Event.BEGIN, changes=beside) if beside else Outcome(Event.FIRST)
+        if active is not None:
+            return active
+        named = self._named(None)
+        why = ""
+        if named["active"] is not None:
+            why = f"somebody unloaded version {named['active']}, so nobody is to compare with"
+        elif release.active is not None:
+            why = f"version {release.active} is not active any more, and no other one is"
+        return Outcome(Event.FIRST, None, why, changes=named)
 
     async def beside(self) -> dict[str, object]:
-        """Give the fields of the release that name the active version; empty: there is none.
+        """Give the fields of the release that name the active version; it is brought into memory.
 
         Raises:
             EdgeRuntimeError: There is one, and it cannot be loaded.
         """
-        model = self._progress.release.model
-        active = await self._means.serving.woken(model)
-        if active is None:
-            return {}
-        source = self._means.serving.slots(model).active_source or SEED
-        return {"active": int(active.version), "active_source": source}
+        return self._named(await self._means.serving.woken(self._progress.release.model))
+
+    def _named(self, active: LoadedVersion | None) -> dict[str, object]:
+        """Name the active version, in memory or unloaded by hand; both empty: there is none."""
+        serving, model = self._means.serving, self._progress.release.model
+        number = int(active.version) if active is not None else serving.unloaded(model)
+        if number is None:
+            return {"active": None, "active_source": ""}
+        return {"active": number, "active_source": serving.slots(model).active_source or SEED}
+
+    async def stands_beside(self, active: LoadedVersion) -> None:
+        """Store which version it is compared with, where that is another one than it was."""
+        release = self._progress.release
+        named = self._named(active)
+        if (release.active, release.active_source) != tuple(named.values()):
+            self._progress.release = msgspec.structs.replace(release, **named)
+            await self._means.keep(partial(self._means.journal.save, self._progress.release))
 
     async def shadow(self) -> Outcome:
         """Compare the candidate with the active version on sampled real inputs."""
         settings = self._means.settings()
         if not settings.shadow_s:
             return Outcome(Event.PASSED, None, "no shadow is configured (release.shadow_s)")
+        async with asyncio.timeout(LOAD_S):
+            found = await self.active_or_way()
+        if isinstance(found, Outcome):
+            return found
+        await self.stands_beside(found)
         watch = self.begin_comparing()
         if watch is None:
-            return Outcome(Event.ROLL_BACK, Cause.INTERNAL, "nothing is active to compare it with")
+            return Outcome(Event.FIRST, None, "the active version left memory again")
         outcome = await watch.until_decided()
         self._progress.is_agreement_proven = outcome.event is Event.PASSED and watch.has_passed
         return outcome

@@ -11,7 +11,9 @@ from edge_runtime.store.folder import FolderSource
 from edge_runtime.store.reading import BundleSource, SourceLimits
 
 
-def source_of(where: Path | int, limits: SourceLimits) -> BundleSource:
+def source_of(
+    where: Path | int, limits: SourceLimits, *, is_waited_for: bool = False
+) -> BundleSource:
     """Open a bundle: a folder, or a tar file.
 
     Args:
@@ -19,6 +21,7 @@ def source_of(where: Path | int, limits: SourceLimits) -> BundleSource:
             the bundle are followed, those in it are refused. A descriptor stays the caller's, and
             so does the place where a file is read.
         limits: What it may ask of its reader.
+        is_waited_for: Whether a path may lead to a pipe: somebody waits, and can press Ctrl-C.
 
     Returns:
         The bundle; the caller closes it.
@@ -39,7 +42,10 @@ def source_of(where: Path | int, limits: SourceLimits) -> BundleSource:
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISDIR(mode):
         return FolderSource(descriptor, shown, limits)
-    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+    # Whoever hands a pipe over writes to it; one that is only named may never end.
+    may_stream = is_waited_for or not isinstance(where, Path)
+    is_stream = may_stream and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
+    if stat.S_ISREG(mode) or is_stream:
         return ArchiveSource(descriptor, shown, limits)
     os.close(descriptor)
     raise ModelLoadError(f"{shown} is neither a folder nor a tar file; name a bundle")

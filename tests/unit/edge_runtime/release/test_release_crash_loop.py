@@ -27,7 +27,8 @@ class Device:
 
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(folder / "runtime.db").open()
-        self.store = Store(folder / "store", reserve_bytes=0, bundle_bytes=1)
+        self.folder = folder / "store"
+        self.store = Store(self.folder, reserve_bytes=0, bundle_bytes=1)
         self.loaded: set[tuple[str, int]] = set()
         self.awake_s = 10.0
 
@@ -158,3 +159,61 @@ def test_deaths_before_its_commit_are_not_its_own(device: Device) -> None:
     device.commit("digits", 3)
     device.dies()
     assert (device.slots().active, device.crashes()) == (3, 1)
+
+
+def loop(device: Device) -> None:
+    """Let the daemon die as often as is too many."""
+    for _ in range(SETTINGS.committed_crashes_max):
+        device.dies()
+
+
+def installed(device: Device, model: str, version: int) -> None:
+    """Put a version into the store, as far as anybody looks at it here."""
+    place = device.folder / "models" / model / str(version)
+    place.mkdir(parents=True)
+    (place / "manifest.json").write_text("{}")
+    device.folder.chmod(0o700)
+
+
+def test_what_answers_since_a_crash_loop_is_not_taken_back_by_one(device: Device) -> None:
+    first = device.commit("digits", 1)
+    installed(device, "digits", 1)
+    device.commit("digits", 2)
+    device.loaded = {("digits", 2)}
+    loop(device)
+    assert (device.slots().active, device.slots().previous) == (1, None)
+    device.loaded = {("digits", 1)}
+    for _ in range(4):
+        loop(device)
+    assert (device.slots().active, device.slots().disabled) == (1, "")
+    assert device.journal.bad(first.manifest_sha256) is None
+    kept = device.journal.releases("digits")[1]
+    assert (kept.version, kept.state, kept.cause) == (1, "committed", "crashed")
+    assert "it dies of something else, so this version stays" in kept.reason
+    rows = [row for row in device.journal.history("digits") if row.event == DIED]
+    assert [row.version for row in rows] == [1, 1, 2], "and no more rows for ever"
+    assert rows[0].reason == kept.reason
+    device.dies(after_s=500.0)
+    kept = device.journal.releases("digits")[1]
+    assert (kept.crashes, kept.cause, kept.reason) == (0, first.cause, first.reason)
+
+
+def test_nothing_is_disabled_once_taking_a_version_back_did_not_help(device: Device) -> None:
+    device.commit("faces", 1)
+    device.commit("digits", 1)
+    installed(device, "digits", 1)
+    device.commit("digits", 2)
+    for _ in range(5):
+        loop(device)
+    assert (device.slots().active, device.slots("faces").active) == (1, 1)
+    assert "this version stays" in device.journal.releases("faces")[0].reason
+
+
+def test_with_others_in_memory_nothing_is_remembered_as_bad(device: Device) -> None:
+    device.commit("faces", 1)
+    bad = device.commit("digits", 2)
+    loop(device)
+    assert device.slots().active is None
+    assert device.journal.bad(bad.manifest_sha256) is None
+    reason = device.journal.releases("digits")[0].reason
+    assert reason.endswith("it may have been faces version 1, which was in memory as well")

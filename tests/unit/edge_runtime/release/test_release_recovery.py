@@ -5,6 +5,7 @@ import pytest
 from edge_runtime.release.records import Previous, Release
 from edge_runtime.release.recovery import (
     Crash,
+    awake_at_death,
     counts_against,
     crash_of,
     has_crashed,
@@ -118,3 +119,21 @@ def test_what_cannot_be_told_apart_goes_back_and_is_not_called_bad() -> None:
     _, alone = recovered(_release("canary"), 1, has_crashed=True)
     assert alone is not None
     assert alone.is_sure
+
+
+@pytest.mark.parametrize(
+    ("run", "crash", "awake_s"),
+    [
+        (Run("this", 5.0, awake_s=90.0), Crash(frozenset(), 50.0), 140.0),
+        (Run("this", 5.0, awake_s=90.0), Crash(frozenset(), 5.0), 100.0),
+        (Run("this", 5.0), Crash(frozenset(), 50.0), 100.0),
+        (Run("this", 5.0, awake_s=90.0), None, 100.0),
+        (None, Crash(), 100.0),
+    ],
+    ids=["it idled", "it was stored since", "an older program ran", "it stopped", "not known"],
+)
+def test_the_awake_clock_goes_on_from_where_the_last_daemon_died(
+    run: Run | None, crash: Crash | None, awake_s: float
+) -> None:
+    stored = Previous(boot_id="this", was_clean=False, awake_s=100.0)
+    assert awake_at_death(stored, run, crash) == awake_s

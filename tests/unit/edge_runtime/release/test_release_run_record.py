@@ -29,6 +29,19 @@ def test_the_next_run_is_told_what_this_one_loaded(tmp_path: Path) -> None:
     assert read(path) == Run("boot", 9.0), "nothing is written after the end"
 
 
+def test_the_next_run_is_told_the_awake_time_at_which_this_one_began(tmp_path: Path) -> None:
+    path = tmp_path / "runtime.run"
+    record = RunRecord(path)
+    record.begin("boot", 3.0)
+    record.loading("digits", 2)
+    record.awake(86_400.5)
+    record.loading("digits", 3)
+    assert read(path) == Run("boot", 3.0, frozenset({("digits", 2), ("digits", 3)}), 86_400.5)
+    record.end()
+    record.awake(9.0)
+    assert read(path) == Run("boot", 3.0, frozenset({("digits", 2), ("digits", 3)}), 86_400.5)
+
+
 def test_what_is_loaded_before_it_begins_is_noted_too(tmp_path: Path) -> None:
     record = RunRecord(tmp_path / "runtime.run")
     record.loading("digits", 1)
