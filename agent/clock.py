@@ -80,8 +80,12 @@ class Clock:
             return self._floor_s()
 
     def wall_s(self) -> float:
-        """Tell the time, seconds since 1970: the system's, but never before the floor."""
-        return max(self._system(), self.floor_s)
+        """Tell the time, seconds since 1970: the system's where it can be believed.
+
+        Else it is never before the floor. A floor ahead of a clock that can be believed came from
+        somebody whose clock was wrong, or who lied: guard-rails are not counted by it.
+        """
+        return self._system() if self.is_trusted() else max(self._system(), self.floor_s)
 
     def is_trusted(self) -> bool:
         """Tell whether :meth:`wall_s` can be believed, and is not only the latest time known."""
@@ -104,6 +108,8 @@ class Clock:
         if self.is_trusted() and seconds > self._system() + AHEAD_S_MAX:
             _log.warning("a time that is signed lies in the future; is the fleet's clock wrong?")
             return
+        if self.is_trusted():
+            seconds = min(seconds, self._system())
         with self._lock:
             if seconds > self._floor_s():
                 self._base_s = seconds

@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 QUESTION_BYTES_MAX: Final = 4096
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 SOCKET_MODE: Final = 0o600
-_BACKLOG: Final = 8
+_BACKLOG: Final = 64
 _TIMEOUT_S: Final = 5.0
 _AT_ONCE_MAX: Final = 4
 

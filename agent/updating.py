@@ -208,7 +208,11 @@ class Updating:
                 self._turn()
             except Exception:  # noqa: BLE001 - logged; the device must stay reachable
                 _log.exception("updates failed in a way nobody foresaw; they are tried again")
-                self._work_due_s = time.monotonic() + RETRY_FIRST_S
+                later_s = time.monotonic() + RETRY_FIRST_S
+                self._work_due_s = later_s
+                self._check_due_s = max(self._check_due_s, later_s)
+                self._decide_due_s = max(self._decide_due_s, later_s)
+                self._look_due_s = max(self._look_due_s, later_s)
             self._changed()
 
     def _waited(self) -> bool:

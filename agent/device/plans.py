@@ -6,6 +6,7 @@ from typing import Final
 
 from agent.device.conditions import Conditions
 from agent.device.runtime import Runtime
+from agent.errors import TrustError
 from agent.plan.decision import Action, Decision, decide
 from agent.plan.findings import Finding
 from agent.plan.reasons import Reason
@@ -87,7 +88,7 @@ class PlanLooking:
             plan = _of(plans, model)
             if plans is None or plan is None:
                 return Outlook(model)
-            return self._decided(plans, plan, self._runtime.standing(model))
+            return self._each(plans, plan, self._runtime.standing(model))
 
     def outlooks(self) -> list[Outlook]:
         """Decide about every plan, and about models that have an update and no plan any more.
@@ -99,13 +100,21 @@ class PlanLooking:
             plans = self._repository.plans(self._channel)
             standings = self._runtime.standings()
             found = [
-                self._decided(plans, plan, standings.get(plan.model, Standing()))
+                self._each(plans, plan, standings.get(plan.model, Standing()))
                 for plan in (plans.plans if plans is not None else ())
                 if plans is not None
             ]
         planned = {outlook.model for outlook in found}
         left = {row.model for row in self._updates.except_in(FINAL)} - planned
         return [*found, *(Outlook(model) for model in sorted(left))]
+
+    def _each(self, plans: Plans, plan: Plan, standing: Standing) -> Outlook:
+        """Decide about one plan; what is not understood about its model holds up no other one."""
+        try:
+            return self._decided(plans, plan, standing)
+        except TrustError as error:
+            text = f"its release is not understood or not believed: {error.message}"
+            return Outlook(plan.model, plan, _not_understood(text))
 
     def _decided(self, plans: Plans, plan: Plan, standing: Standing) -> Outlook:
         release = self._repository.release(plan.model, plan.version)
@@ -138,6 +147,13 @@ def _of(plans: Plans | None, model: str) -> Plan | None:
 
 def _facts(release: VerifiedRelease | None) -> ReleaseFacts | None:
     return None if release is None else release.facts
+
+
+def _not_understood(text: str) -> Decision:
+    """Begin nothing, and go no further, by a release that this program cannot read."""
+    reason = Reason.RELEASE_UNKNOWN
+    action = Action(kind="hold", version=None, reason=reason, text=text)
+    return Decision(action=action, chain=(Finding(name="release", passed=False, sentence=text),))
 
 
 def _held(decision: Decision) -> Decision:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from agent.errors import RuntimeAwayError, RuntimeRefusedError
 from agent.records.updates import Update
 from agent.runtime_client.admin import Admin
 from agent.runtime_client.handover import Handover
@@ -28,7 +29,13 @@ class Runtime:
         Raises:
             RuntimeAwayError: Nobody answers.
         """
-        return {model.model: standing_of(model) for model in self._admin.releases().models}
+        try:
+            found = self._admin.releases().models
+        except RuntimeRefusedError as error:  # an older daemon, or one in trouble: not our end
+            raise RuntimeAwayError(
+                f"the runtime does not say how it does: {error.message}"
+            ) from error
+        return {model.model: standing_of(model) for model in found}
 
     def standing(self, model: str) -> Standing:
         """Say how a model does; an unknown one has nothing."""

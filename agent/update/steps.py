@@ -11,6 +11,7 @@ from typing import Final
 
 from agent.errors import (
     BudgetError,
+    ConfigError,
     NetworkError,
     RefusedError,
     RuntimeAwayError,
@@ -68,8 +69,12 @@ def step(update: Update, means: Means, used_s: float) -> Outcome:
         return Wait(pause_s=None, code=RUNTIME_AWAY, reason=error.message)
     except StateError as error:
         return Wait(pause_s=RETRY_S, code="disk", reason=error.message)
+    except ConfigError as error:
+        return Wait(pause_s=RETRY_S, code="configuration", reason=error.message)
     except TrustError as error:
         return Wait(pause_s=RETRY_S, code=f"distrust-{error.reason}", reason=error.message)
+    except RuntimeRefusedError as error:
+        return Wait(pause_s=RETRY_S, code=RUNTIME_BUSY, reason=error.message)
 
 
 def _planned(update: Update, means: Means, _used_s: float) -> Outcome:

@@ -51,10 +51,20 @@ def test_a_device_at_1970_is_at_least_as_late_as_its_program() -> None:
     assert not told.is_trusted()
 
 
-def test_the_system_clock_counts_once_it_is_later() -> None:
+def test_a_system_clock_that_can_be_believed_counts_whatever_the_floor() -> None:
     hands = Hands(BUILT_S + DAY_S)
     assert clock(Kept(), hands).wall_s() == BUILT_S + DAY_S
-    assert clock(Kept(BUILT_S + 2 * DAY_S), hands).wall_s() == BUILT_S + 2 * DAY_S
+    assert clock(Kept(BUILT_S + 2 * DAY_S), hands).wall_s() == BUILT_S + DAY_S
+    assert clock(Kept(BUILT_S + 2 * DAY_S), hands, "no").wall_s() == BUILT_S + 2 * DAY_S
+
+
+def test_nobody_moves_a_clock_that_can_be_believed() -> None:
+    """A plan that is dated into the future must not carry guard-rails along."""
+    hands = Hands(BUILT_S + DAY_S)
+    told = clock(Kept(), hands)
+    told.raise_floor(BUILT_S + DAY_S + DAY_S / 2)
+    assert told.wall_s() == BUILT_S + DAY_S
+    assert told.floor_s == BUILT_S + DAY_S
 
 
 @pytest.mark.parametrize(
