@@ -1,14 +1,16 @@
 """A daemon in trouble, or an older one, is away: it never ends the agent."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from agent.device.runtime import Runtime
 from agent.errors import RuntimeAwayError, RuntimeRefusedError
-from agent.runtime_client.admin import Admin
-from agent.runtime_client.handover import Handover
 from edge_runtime.protocol.release_schemas import Releases
+
+if TYPE_CHECKING:
+    from agent.runtime_client.admin import Admin
+    from agent.runtime_client.handover import Handover
 
 
 class Refusing:
