@@ -15,8 +15,8 @@ help:  ## List the targets
 demo: $(VENV)/demo.stamp  ## Serve a model, ask it, release a bad version and a good one, by hand and over MQTT
 	$(BIN)/python examples/digits/demo.py
 
-test: $(VENV)/dev.stamp  ## Run every test, three files at a time
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+test: $(VENV)/dev.stamp  ## Run every test, four files at a time
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 check: $(VENV)/dev.stamp  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check .

@@ -8,12 +8,15 @@ import hypothesis
 import pytest
 
 from tests.daemons import Daemon
+from tests.every_row import IS_EVERY_ROW
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits"
 
 # How long an example takes says more about the machine than about the promise.
-hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, max_examples=100 if IS_EVERY_ROW else 40
+)
 hypothesis.settings.load_profile("untimed")
 
 

@@ -40,7 +40,9 @@ EXPECTED: dict[type[errors.EdgeRuntimeError], int] = {
 
 
 def test_every_error_has_the_status_that_triton_gives_it() -> None:
-    assert {cls: status_of(cls("why")) for cls in every(errors.EdgeRuntimeError)} == EXPECTED
+    # What a room keeps to itself is told by the status of its base.
+    public = (cls for cls in every(errors.EdgeRuntimeError) if cls.__module__ == errors.__name__)
+    assert {cls: status_of(cls("why")) for cls in public} == EXPECTED
 
 
 @pytest.mark.parametrize("status", sorted(set(STATUS.values())))
