@@ -6,6 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
+# Where it is set, each of a thousand processes would compile the program anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fix bench soak docs peers lock clean
 
@@ -16,7 +19,7 @@ demo: $(VENV)/demo.stamp  ## Serve a model, ask it, release a bad version and a 
 	$(BIN)/python examples/digits/demo.py
 
 test: $(VENV)/dev.stamp  ## Run every test, four files at a time
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/dev.stamp  ## Format, lint, types, import arrows
 	$(BIN)/ruff format --check .
@@ -33,8 +36,9 @@ bench: $(VENV)/dev.stamp  ## Measure against in-process runs and FastAPI; writes
 
 soak: $(VENV)/dev.stamp  ## Long runs: load, swaps and bad clients for SOAK_S seconds (default 600)
 	$(BIN)/python -m pytest tests/soak -m soak --timeout=0 -s
-	EVERY_ROW=1 $(BIN)/python -m pytest -k "kill or http_faults" tests/unit/agent \
-		tests/integration/test_fleet_repository.py tests/integration/test_agent_http_faults.py
+	EVERY_ROW=1 $(BIN)/python -m pytest --timeout=0 -k "kill or http_faults or store_faults or \
+		agent_attacks or active_away" tests/unit/agent tests/unit/edge_runtime/store \
+		tests/integration
 
 docs: $(VENV)/dev.stamp  ## Regenerate the generated documents
 	$(BIN)/python docs/generate.py

@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
     Attributes:
         at_s: When it was sent, in seconds on the monotonic clock.
-        status: Of the answer; 0: the daemon was killed meanwhile.
+        status: Of the answer; 0: the daemon was killed or stopped meanwhile.
         version: That answered.
         is_right: Whether the numbers were.
         shown: Body of a bad answer, or what else went wrong.
@@ -110,7 +110,9 @@ class Traffic:
             return ask(self._device, count)
         except (OSError, http.client.HTTPException) as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                if process.wait(1.0) == -signal.SIGKILL:
+                is_killed = process.wait(1.0) == -signal.SIGKILL
+                # A stop may come between this client's look at is_up and its connecting.
+                if is_killed or not self._device.is_up.is_set():
                     self._device.is_up.clear()
                     return Asked(at_s, CUT)
             return Asked(at_s, _LOST, shown=f"{type(error).__name__}: {error}")

@@ -9,6 +9,7 @@ import pytest
 
 from tests import bad_models
 from tests.daemons import eventually
+from tests.every_row import every
 from tests.models import add_constant
 from tests.release_device import MODEL, STEP_S, Device, bundle
 from tests.signing import keyring, signed
@@ -103,7 +104,7 @@ def unload(on: Device) -> None:
     assert state_of(on, 1) == ("UNAVAILABLE", "unloaded")
 
 
-@pytest.mark.parametrize("source", ["store", "seed"])
+@pytest.mark.parametrize("source", ["store", "seed"][:: every(2)])
 def test_a_version_unloaded_during_the_shadow_stays_out_and_the_next_one_goes_to_probation(
     tmp_path: Path, source: str
 ) -> None:
@@ -153,7 +154,7 @@ def test_a_rollback_leaves_a_version_out_that_somebody_had_unloaded(
 # -- it cannot be loaded any more ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["shadowing", "canary", "probation"])
+@pytest.mark.parametrize("state", ["shadowing", "canary", "probation"][:: every(2)])
 def test_a_version_on_trial_goes_on_when_the_active_one_is_damaged_on_the_disk(
     tmp_path: Path, state: str
 ) -> None:
@@ -256,7 +257,7 @@ def test_a_bad_version_is_still_called_bad_beside_a_damaged_active_one(tmp_path:
 # -- taken back by the crash loop ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["shadowing", "canary"])
+@pytest.mark.parametrize("state", ["shadowing", "canary"][:: every(2)])
 def test_a_mended_version_goes_on_when_the_crash_loop_takes_the_active_one_back(
     tmp_path: Path, state: str
 ) -> None:
