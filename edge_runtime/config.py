@@ -6,7 +6,6 @@ command-line options go on top.
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ import msgspec
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.settings import Config, Model
+from edge_runtime.toml_settings import file_settings, put_environment
 
 ENVIRONMENT_PREFIX: Final = "EDGE_RUNTIME__"
 _alias: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -38,21 +38,9 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     origin = "the environment"
     if path is not None:
         origin = str(path)
-        try:
-            raw = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"there is no configuration file {path}") from error
-        except OSError as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"the configuration {path} is not UTF-8 text") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from error
+        raw = file_settings(path)
         _anchor(raw, path.absolute().parent)
-    for variable, text in sorted(environment.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX):
-            keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-            _set(raw, keys, text, variable)
+    put_environment(raw, ENVIRONMENT_PREFIX, environment)
     return parse(raw, origin)
 
 
@@ -95,20 +83,6 @@ def _check_residency(where: str, model: Model) -> None:
             raise ConfigError(f"{where}.aliases: 'latest' is the highest version that can answer")
         if version < 1:
             raise ConfigError(f"{where}.aliases.{alias}: {version} is no version; they begin at 1")
-
-
-def _set(raw: dict[str, Any], keys: list[str], text: str, variable: str) -> None:
-    """Put one environment variable's value at its place in the tables."""
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    table = raw
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{variable}: {key!r} is a value, not a table")
-    table[keys[-1]] = value
 
 
 def _anchor(raw: dict[str, Any], folder: Path) -> None:

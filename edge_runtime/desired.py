@@ -23,7 +23,7 @@ from edge_runtime.locations import state_directory
 from edge_runtime.manifest import Manifest
 from edge_runtime.optimized_graphs import FOLDER, OptimizedGraphs
 from edge_runtime.process_memory import resident_bytes
-from edge_runtime.repository import Discovery, discover
+from edge_runtime.repository import Discovery, Problem, discover
 from edge_runtime.residency import size
 from edge_runtime.routing import LoadedVersion
 from edge_runtime.session import RUNTIME_VERSION, select_providers
@@ -48,6 +48,9 @@ class Holdings(Protocol):
         Args:
             name: One of ``names``.
             found: What the settings and the folders ask for.
+
+        Raises:
+            EdgeRuntimeError: What is to answer is not there, or damaged.
         """
         ...
 
@@ -218,13 +221,20 @@ class Desired:
         if not holdings or not names:
             return found
         bundles, folders = dict(found.bundles), dict(found.folders)
+        own: list[Problem] = []
         for name in names:
-            amended = holdings.amend(name, bundles.pop(name, {}))
+            try:
+                amended = holdings.amend(name, bundles.pop(name, {}))
+            except EdgeRuntimeError as error:  # its files are no good: the others answer
+                _log.error("model %s: %s", name, error.message)
+                own.append(Problem(name, None, error))
+                continue
             if amended:
                 bundles[name] = amended
             folders[name] = {*folders.get(name, ()), *amended}
-        problems = tuple(each for each in found.problems if each.name not in bundles)
-        return Discovery(bundles, problems, folders)
+        told = {*bundles, *(each.name for each in own)}
+        problems = (each for each in found.problems if each.name not in told)
+        return Discovery(bundles, (*own, *problems), folders)
 
     async def _spare(self, name: str, without: Collection[int]) -> Mapping[int, Bundle]:
         """Find older versions for a model whose wanted ones cannot be loaded."""

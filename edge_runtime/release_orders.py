@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from edge_runtime.errors import InvalidRequestError
 from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.protocol.release_schemas import (
     Mode,
@@ -22,6 +23,8 @@ FLEET: Final = "fleet"
 """Stands for the rollout where the fleet orders something and names none."""
 
 _PERSON: Final = "operator"
+_VERSION_DIGITS_MAX: Final = 18  # more is no version, and slow to read
+_WHOLE: Final = 100
 
 
 def asked_by(uid: int | None, rollout: str = "") -> str:
@@ -53,6 +56,31 @@ def rollout_of(source: str) -> str:
     if who == FLEET:
         return FLEET
     return who.removeprefix(f"{FLEET} ") if who.startswith(f"{FLEET} ") else ""
+
+
+def split(weights: Mapping[str, int]) -> dict[int, int]:
+    """Read a split of the traffic.
+
+    Args:
+        weights: Percent by version.
+
+    Raises:
+        InvalidRequestError: A version is no positive number or there twice (``1`` and ``01``), or
+            the weights are not 100 together.
+    """
+    numbers: dict[int, int] = {}
+    for text, weight in weights.items():
+        is_number = text.isascii() and text.isdecimal() and len(text) <= _VERSION_DIGITS_MAX
+        version = int(text) if is_number else 0
+        if version < 1 or version in numbers:
+            raise InvalidRequestError(
+                f"weights: {text[:40]!r} is no version, or there twice; versions are 1, 2, 3, ..."
+            )
+        numbers[version] = weight
+    total = sum(numbers.values())
+    if numbers and total != _WHOLE:
+        raise InvalidRequestError(f"the weights are {total} % together; make them 100 %")
+    return numbers
 
 
 class Answers(Protocol):
@@ -291,17 +319,22 @@ class Orders(Answers, Protocol):
         """
         ...
 
-    async def accept_keyring(self, data: bytes, *, asked_by: str = "") -> Trust:
+    async def accept_keyring(
+        self, data: bytes, *, force: bool = False, asked_by: str = ""
+    ) -> Trust:
         """Replace the keyring by a newer one.
 
         Args:
             data: The new keyring file's bytes.
+            force: Take it although versions that are needed could not be loaded any more.
             asked_by: Who, for the log.
 
         Returns:
-            What is believed from now on.
+            What is believed from now on, and which versions that costs.
 
         Raises:
             SignatureError: It is older, or too few keys of the present one signed it.
+            ConflictError: Too few of its keys signed a version that is active, previous or under
+                way, and nobody insists.
         """
         ...

@@ -3,15 +3,15 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, TypedDict, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any, Final, TypedDict
 
 import msgspec
 
 from edge_runtime.access import Peer
 from edge_runtime.api.admins import rank
+from edge_runtime.api.bodies import body_of, query_of
 from edge_runtime.api.exchange import Exchange
 from edge_runtime.api.handlers import Handlers, Names
 from edge_runtime.errors import (
@@ -22,17 +22,14 @@ from edge_runtime.errors import (
     UnsupportedError,
 )
 from edge_runtime.protocol import release_schemas as schemas
-from edge_runtime.release_orders import FLEET, Answers, Orders, asked_by
+from edge_runtime.release_orders import FLEET, Answers, Orders, asked_by, split
 
 _log = logging.getLogger(__name__)
-_Struct = TypeVar("_Struct")
 
 _Order = Callable[..., Awaitable[object]]
 _Decision = Callable[[Orders], _Order]
 _WayBack = Callable[[Orders], Callable[..., Awaitable[schemas.Release]]]
 
-_VERSION_DIGITS_MAX: Final = 18  # more is no version, and slow to read
-_WHOLE: Final = 100
 _STANDS: Final = {"rollback": "recorded"}  # an override is; the others leave none
 
 
@@ -59,7 +56,7 @@ class ReleaseDoor:
 
     def stage(self, exchange: Exchange, _: Names) -> None:
         """Install the bundle at a path of this device, and begin its release."""
-        wanted = _body(exchange, schemas.StageRequest)
+        wanted = body_of(exchange, schemas.StageRequest)
         path = Path(wanted.path)
         if not path.is_absolute() or "\0" in wanted.path:
             raise InvalidRequestError(
@@ -76,7 +73,7 @@ class ReleaseDoor:
 
     def stage_tar(self, exchange: Exchange, _: Names) -> None:
         """Install the bundle that is the body, a tar, and begin its release."""
-        wanted = _query(exchange, schemas.StageQuery)
+        wanted = query_of(exchange, schemas.StageQuery)
         if not exchange.body:
             raise InvalidRequestError(
                 "the body is empty; send a bundle as tar, or POST its path to /admin/releases"
@@ -131,20 +128,20 @@ class ReleaseDoor:
 
     def rollback(self, exchange: Exchange, names: Names) -> None:
         """Go back."""
-        wanted = _body(exchange, schemas.RollbackRequest)
+        wanted = body_of(exchange, schemas.RollbackRequest)
         more = msgspec.structs.asdict(wanted)
         self._go_back(exchange, names, lambda orders: orders.rollback, "", **more)
 
     def revert(self, exchange: Exchange, names: Names) -> None:
         """Go back as the fleet does it: without an override, and only where none stands."""
-        wanted = _body(exchange, schemas.RevertRequest)
+        wanted = body_of(exchange, schemas.RevertRequest)
         rollout = self._rollout(exchange.connection.peer, wanted.rollout)
         more = {"to": wanted.to, "reason": wanted.reason}
         self._go_back(exchange, names, lambda orders: orders.revert, rollout, **more)
 
     def abort(self, exchange: Exchange, names: Names) -> None:
         """End the release under way."""
-        wanted = _body(exchange, schemas.AbortRequest)
+        wanted = body_of(exchange, schemas.AbortRequest)
         rollout = self._rollout(exchange.connection.peer, wanted.rollout)
         more = {"rollout": rollout, "reason": wanted.reason}
         self._go_back(exchange, names, lambda orders: orders.abort, rollout, **more)
@@ -159,7 +156,7 @@ class ReleaseDoor:
 
     def _decide(self, exchange: Exchange, names: Names, decision: _Decision) -> None:
         """Give an order about a model, and answer with how the model does then."""
-        wanted = _body(exchange, schemas.ReasonRequest)
+        wanted = body_of(exchange, schemas.ReasonRequest)
         model = names["name"]
         who = asked_by(exchange.connection.peer.uid)
 
@@ -205,7 +202,7 @@ class ReleaseDoor:
 
     def traffic(self, exchange: Exchange, names: Names) -> None:
         """Split a model's traffic between versions, or end the split."""
-        wanted = _body(exchange, schemas.TrafficRequest)
+        wanted = body_of(exchange, schemas.TrafficRequest)
         weights = split(wanted.weights)
         model = names["name"]
         who = asked_by(exchange.connection.peer.uid)
@@ -219,13 +216,14 @@ class ReleaseDoor:
 
     def keyring(self, exchange: Exchange, _: Names) -> None:
         """Replace the keyring by a newer one that enough keys of the present one signed."""
+        wanted = query_of(exchange, schemas.KeyringQuery)
         data = bytes(exchange.body)
         peer = exchange.connection.peer
         who = asked_by(peer.uid, self._rollout(peer, ""))
 
         async def work(orders: Orders) -> schemas.Trust:
             _note("keyring", f"{len(data)} bytes", who)
-            return await orders.accept_keyring(data, asked_by=who)
+            return await orders.accept_keyring(data, force=wanted.force, asked_by=who)
 
         self._answer(exchange, work)
 
@@ -241,7 +239,7 @@ class ReleaseDoor:
 
     def history(self, exchange: Exchange, names: Names) -> None:
         """Say what happened, newest first."""
-        wanted = _query(exchange, schemas.HistoryQuery)
+        wanted = query_of(exchange, schemas.HistoryQuery)
         model = names.get("name", "")
 
         async def work(answers: Answers) -> schemas.History:
@@ -285,31 +283,6 @@ class ReleaseDoor:
         return open_orders
 
 
-def split(weights: Mapping[str, int]) -> dict[int, int]:
-    """Read a split of the traffic.
-
-    Args:
-        weights: Percent by version.
-
-    Raises:
-        InvalidRequestError: A version is no positive number or there twice (``1`` and ``01``), or
-            the weights are not 100 together.
-    """
-    numbers: dict[int, int] = {}
-    for text, weight in weights.items():
-        is_number = text.isascii() and text.isdecimal() and len(text) <= _VERSION_DIGITS_MAX
-        version = int(text) if is_number else 0
-        if version < 1 or version in numbers:
-            raise InvalidRequestError(
-                f"weights: {text[:40]!r} is no version, or there twice; versions are 1, 2, 3, ..."
-            )
-        numbers[version] = weight
-    total = sum(numbers.values())
-    if numbers and total != _WHOLE:
-        raise InvalidRequestError(f"the weights are {total} % together; make them 100 %")
-    return numbers
-
-
 def _note(order: str, what: str, asked_by: str) -> None:
     _log.info("%s of %r ordered by %r", order, what, asked_by)
 
@@ -319,25 +292,3 @@ def _fill(descriptor: int, body: bytes | memoryview) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
-
-
-def _body(exchange: Exchange, struct: type[_Struct]) -> _Struct:
-    """Decode a small JSON body; an empty one means every default, where all have one."""
-    try:
-        return msgspec.json.decode(exchange.body or b"{}", type=struct)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequestError(f"the body is not what this takes: {error}") from error
-
-
-def _query(exchange: Exchange, struct: type[_Struct]) -> _Struct:
-    """Read the query of a target; each name may be there once."""
-    text = exchange.target.partition(b"?")[2].decode("latin-1")
-    given: dict[str, Any] = {}
-    try:
-        for name, value in parse_qsl(text, keep_blank_values=True, errors="strict"):
-            if name in given:
-                raise InvalidRequestError(f"the query says {name[:40]!r} twice")
-            given[name] = value
-        return msgspec.convert(given, struct, strict=False)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise InvalidRequestError(f"the query is not what this takes: {error}") from error

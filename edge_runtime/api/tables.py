@@ -91,12 +91,15 @@ def _fleet_s_orders(door: ReleaseDoor) -> tuple[Route, ...]:
         "/admin/bundles", door.stage_tar, "Stage a bundle sent as tar", bytes, releases.Release
     )
     revert = "Go back as the fleet does: no override is left"
+    keyring = _post(
+        "/admin/keyring", door.keyring, "Install a newer keyring", bytes, releases.Trust
+    )
     return (
         _post(_RELEASES, door.stage, "Stage a bundle", releases.StageRequest, releases.Release),
         bundle._replace(query=releases.StageQuery),
         _about("revert", door.revert, revert, releases.RevertRequest),
         _about("abort", door.abort, "End the release under way", releases.AbortRequest),
-        _post("/admin/keyring", door.keyring, "Install a newer keyring", bytes, releases.Trust),
+        keyring._replace(query=releases.KeyringQuery),
     )
 
 

@@ -5,21 +5,22 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from edge_runtime import __version__
 from edge_runtime.cli import arguments
-from edge_runtime.errors import ConfigError, EdgeRuntimeError, RequestError
+from edge_runtime.errors import (
+    ConfigError,
+    ConflictError,
+    EdgeRuntimeError,
+    ForbiddenError,
+    ModelNotFoundError,
+    RequestError,
+)
 from edge_runtime.exit_codes import ExitCode
+from edge_runtime.usage import Parser
 
-
-class Parser(argparse.ArgumentParser):
-    """argparse with our exit code for wrong usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it would be right."""
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
+_ORDERS = frozenset({"release", "traffic", "keyring"})
+"""Commands that look at what they are given themselves: what is refused, the daemon refused."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,8 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         # The daemon answers programs, and so with a path of its API.
         message = error.message.replace("POST /v2/repository/index", "`edge-runtime models`")
         _say(options, message)
-        bad_input = isinstance(error, RequestError | ConfigError)
-        return ExitCode.USAGE if bad_input else ExitCode.FAILED
+        return _code(options.command, error)
     except OSError as error:
         if options.command == "serve":
             raise  # it prints nothing: this is a defect, and the traceback says where
@@ -78,6 +78,14 @@ def _run(options: argparse.Namespace) -> int:
         _say(options, f"cannot write the output: {error.strerror or error}")
         return ExitCode.FAILED
     return code
+
+
+def _code(command: str, error: EdgeRuntimeError) -> ExitCode:
+    """Tell what was given wrongly from what the daemon will not do, however it is asked."""
+    is_given_wrongly = isinstance(error, ModelNotFoundError | ConfigError)
+    if isinstance(error, RequestError) and command not in _ORDERS:
+        is_given_wrongly = not isinstance(error, ForbiddenError | ConflictError)
+    return ExitCode.USAGE if is_given_wrongly else ExitCode.FAILED
 
 
 def _say(options: argparse.Namespace, message: str) -> None:

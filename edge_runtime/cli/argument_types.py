@@ -3,6 +3,8 @@
 import argparse
 from typing import Any, Final
 
+from edge_runtime.locations import ADMIN_SOCKET_NAME
+
 SECONDS_MAX: Final = 86_400.0  # a day; larger numbers are slips
 
 
@@ -72,3 +74,25 @@ def positive_seconds(text: str) -> float:
     if not 0 < seconds <= SECONDS_MAX:
         raise argparse.ArgumentTypeError(f"it must be above 0 and at most {SECONDS_MAX:g} seconds")
     return seconds
+
+
+def admin_options(parser: argparse.ArgumentParser, timeouts: str) -> None:
+    """Add where the daemon's admin socket is, and how long it may take.
+
+    Args:
+        parser: Of a command.
+        timeouts: The defaults, in words.
+    """
+    parser.add_argument(
+        "--socket",
+        metavar="P",
+        type=not_empty,
+        help="the daemon's admin socket (default: $EDGE_RUNTIME_ADMIN_SOCKET, else this user's "
+        f"{ADMIN_SOCKET_NAME})",
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=positive_seconds,
+        help=f"seconds until a request is given up (default: {timeouts})",
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 from edge_runtime.cli import bundle_arguments, release_arguments
 from edge_runtime.cli.argument_types import (
+    admin_options,
     command,
     not_empty,
     not_negative,
@@ -269,19 +270,7 @@ def _add_cache(commands: _Commands) -> None:
     )
     parser.add_argument("action", choices=("stats", "clear", "export"), help="what to do")
     parser.add_argument("--state-dir", metavar="D", type=not_empty, help="state directory")
-    parser.add_argument(
-        "--socket",
-        metavar="P",
-        type=not_empty,
-        help="the daemon's admin socket (default: $EDGE_RUNTIME_ADMIN_SOCKET, else this user's "
-        f"{ADMIN_SOCKET_NAME})",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=positive_seconds,
-        help="seconds until a request is given up (default: 30)",
-    )
+    admin_options(parser, "30")
     parser.add_argument("--model", metavar="NAME", default="", help="this model only")
     parser.add_argument("--json", action="store_true", help="stats: print JSON")
     parser.add_argument(

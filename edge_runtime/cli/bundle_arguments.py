@@ -186,20 +186,33 @@ def _add_keyring(commands: _Commands) -> None:
         "Tell whether a device would take a keyring.",
         "examples:\n"
         "  edge-runtime keyring check keyring.json                     # as its first one\n"
-        "  edge-runtime keyring check keyring-2.json --after keyring.json\n\n"
+        "  edge-runtime keyring check keyring-2.json --after keyring.json\n"
+        "  edge-runtime keyring check keyring-2.json --after keyring.json \\\n"
+        "      --state-dir /var/lib/edge-runtime         # before a package brings it\n\n"
         "Exit code 0 if it would, 1 if it would not.",
     )
     _keyring_argument(check)
     check.add_argument("--after", metavar="F", type=not_empty, help="the one the device has")
+    check.add_argument(
+        "--state-dir",
+        metavar="D",
+        type=not_empty,
+        help="also check that what was released there could be loaded with it; no daemon is asked",
+    )
     install = command(
         actions,
         "install",
         "Give a device a newer keyring.",
         "examples:\n"
         "  edge-runtime keyring install keyring-2.json\n\n"
-        "It is taken if it is newer and `threshold` keys of the one that the device has signed it.",
+        "It is taken if it is newer and `threshold` keys of the one that the device has signed\n"
+        "it, unless too few of its keys signed a version that is active, previous or under way:\n"
+        "that could not be loaded at the next start. Exit code 1 if it is refused.",
     )
     _keyring_argument(install)
+    install.add_argument(
+        "--force", action="store_true", help="take it although versions cannot be loaded then"
+    )
     daemon_options(install)
 
 

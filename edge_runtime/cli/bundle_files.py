@@ -24,6 +24,7 @@ from edge_runtime.manifest import (
 from edge_runtime.private_folder import sync
 from edge_runtime.store.reading import BundleSource, SourceLimits
 from edge_runtime.store.source import source_of
+from edge_runtime.store.unpacking import unpack
 
 TAR: Final = ".tar"
 LIMITS: Final = SourceLimits(bundle_bytes=2**40)
@@ -279,23 +280,10 @@ def _manifest(data: bytes, path: Path) -> Manifest:
 
 
 def _unpack(source: BundleSource, manifest: Manifest, data: bytes, folder: Path) -> None:
-    """Copy what the manifest names, and not a byte more than it says."""
-    sizes = {file.path: file.size_bytes for file in manifest.files()}
+    """Copy what the manifest names, and the manifest."""
     try:
         (folder / MANIFEST_FILE).write_bytes(data)
-        for name, chunks in source.contents(sizes):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            left = sizes[name]
-            with target.open("xb") as file:
-                for chunk in chunks:
-                    left -= len(chunk)
-                    if left < 0:
-                        raise ManifestError(
-                            f"{source.shown}: {name} has more than the {sizes[name]} bytes that "
-                            "the manifest says"
-                        )
-                    file.write(chunk)
+        unpack(source, manifest, folder)
     except OSError as error:
         raise ConfigError(
             f"cannot unpack {source.shown} in {folder}: {error.strerror or error}; $TMPDIR says "

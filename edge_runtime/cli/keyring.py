@@ -84,11 +84,17 @@ def _install(options: argparse.Namespace) -> int:
 
     data = read_file(Path(options.keyring), KEYRING_BYTES_MAX)
     with ReleaseClient.of(options) as client:
-        trust = client.install_keyring(data)
+        trust = client.install_keyring(data, force=options.force)
     if options.json:
         print_json(trust)
     else:
         say(f"the device has keyring version {trust.keyring_version} now, {len(trust.keys)} keys")
+    if trust.orphaned:
+        say(
+            f"warning: too few of its keys signed {', '.join(map(printable, trust.orphaned))}: "
+            "what is in memory answers on, and cannot be loaded at the next start. Release a "
+            "version that its keys signed"
+        )
     return ExitCode.DONE
 
 
@@ -100,6 +106,11 @@ def _check(options: argparse.Namespace) -> int:
     else:
         keyring.check_own()
         print(f"{options.keyring}: may be a device's first keyring")
+    if options.state_dir:
+        from edge_runtime.cli.keyring_orphans import check_installed  # noqa: PLC0415 - rarely
+
+        check_installed(keyring, Path(options.state_dir))
+        print(f"{options.state_dir}: what was released there can be loaded with it")
     return ExitCode.DONE
 
 

@@ -3,8 +3,7 @@
 import argparse
 from typing import Any, Final
 
-from edge_runtime.cli.argument_types import command, not_empty, positive, positive_seconds
-from edge_runtime.locations import ADMIN_SOCKET_NAME
+from edge_runtime.cli.argument_types import admin_options, command, not_empty, positive
 
 PIPE: Final = "-"
 """Stands for standard input where a bundle is named."""
@@ -235,19 +234,7 @@ def _wait_option(parser: argparse.ArgumentParser) -> None:
 
 def daemon_options(parser: argparse.ArgumentParser) -> None:
     """Add where the daemon is, how long it may take, and how to print."""
-    parser.add_argument(
-        "--socket",
-        metavar="P",
-        type=not_empty,
-        help="the daemon's admin socket (default: $EDGE_RUNTIME_ADMIN_SOCKET, else this user's "
-        f"{ADMIN_SOCKET_NAME})",
-    )
-    parser.add_argument(
-        "--timeout",
-        metavar="S",
-        type=positive_seconds,
-        help="seconds until a request is given up (default: 30; to stage or change: 3600)",
-    )
+    admin_options(parser, "30; to stage or change: 3600")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
 
 

@@ -74,9 +74,10 @@ class ReleaseClient(Client):
         body = msgspec.json.encode(wanted)
         return self._perform(order(target, body, schemas.ModelReleases), self.change_timeout_s)
 
-    def install_keyring(self, data: bytes) -> schemas.Trust:
+    def install_keyring(self, data: bytes, *, force: bool) -> schemas.Trust:
         """Have a newer keyring take the place of the present one."""
-        return self._perform(order("/admin/keyring", data, schemas.Trust), self.change_timeout_s)
+        target = "/admin/keyring?force=true" if force else "/admin/keyring"
+        return self._perform(order(target, data, schemas.Trust), self.change_timeout_s)
 
     def releases(self) -> schemas.Releases:
         """Ask how every model does."""

@@ -80,7 +80,7 @@ def trust(believed: schemas.Trust) -> str:
 
 def _model_cells(model: schemas.ModelReleases) -> tuple[str, ...]:
     newest = model.releases[0] if model.releases else None
-    reason = model.disabled or (_why(newest) if newest else "")
+    reason = model.disabled or model.active_problem or (_why(newest) if newest else "")
     return (
         model.model,
         "disabled" if model.disabled else _number(model.active),
@@ -104,6 +104,9 @@ def one_model(model: schemas.ModelReleases) -> list[str]:
     else:
         digest = short(model.running_digest) or "nothing in memory"
         lines = [f"{answering(model)}; running: {digest}"]
+    if model.active_problem:
+        what = "not quite right" if model.running_digest else "it does not answer"
+        lines.append(f"{what}: {printable(model.active_problem)}")
     if model.previous is not None:
         lines.append(f"a rollback leads to version {model.previous}")
     if model.traffic:

@@ -5,9 +5,10 @@ import argparse
 from edge_runtime.cli import release_view as view
 from edge_runtime.cli.release_client import ReleaseClient
 from edge_runtime.cli.terminal import print_json
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, InvalidRequestError
 from edge_runtime.exit_codes import ExitCode
 from edge_runtime.protocol.release_schemas import TrafficRequest
+from edge_runtime.release_orders import split
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,6 +23,10 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--clear ends the split; leave the weights out")
     if len(weights) < len(options.weights):
         raise ConfigError("a version is there twice")
+    try:
+        split(weights)
+    except InvalidRequestError as error:
+        raise ConfigError(error.message) from error
     with ReleaseClient.of(options) as client:
         if weights or options.clear:
             wanted = TrafficRequest(weights=weights, reason=options.reason)

@@ -140,6 +140,18 @@ class TrafficRequest(Struct, kw_only=True, forbid_unknown_fields=True):
     reason: Reason = ""
 
 
+class KeyringQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The query of ``POST /admin/keyring``, whose body is the keyring file."""
+
+    force: Annotated[
+        bool,
+        Meta(
+            description="Take it although too few of its keys signed a version that is active, "
+            "previous or under way: without, that is 409."
+        ),
+    ] = False
+
+
 class Release(Struct, kw_only=True):
     """One version's passage through this device."""
 
@@ -252,6 +264,13 @@ class ModelReleases(Struct, kw_only=True):
     running_digest: Annotated[
         str, Meta(description="Of what really answers now; empty: nothing is in memory.")
     ] = ""
+    active_problem: Annotated[
+        str,
+        Meta(
+            description="Why the active version does not answer, or could not be loaded again (a "
+            "damaged file, a key that is gone); empty: nothing is known to be wrong."
+        ),
+    ] = ""
     previous: Annotated[int | None, Meta(description="Version that a rollback leads to.")] = None
     disabled: Annotated[
         str, Meta(description="Why the model answers 503 to everybody; empty: it does not.")
@@ -275,6 +294,13 @@ class Trust(Struct, kw_only=True):
     keyring_version: int = 0
     keys: list[str] = []
     threshold: int = 0
+    orphaned: Annotated[
+        list[str],
+        Meta(
+            description="After a forced `POST /admin/keyring`: the versions that it cannot load "
+            "any more, with what they are. Else empty."
+        ),
+    ] = []
 
 
 class Releases(Struct, kw_only=True):

@@ -2,24 +2,31 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from edge_runtime.bundle import Bundle, unreadable
-from edge_runtime.errors import ArtifactError, ModelLoadError, SignatureError
+from edge_runtime.errors import (
+    ArtifactError,
+    ConflictError,
+    ModelLoadError,
+    ModelNotFoundError,
+    SignatureError,
+)
 from edge_runtime.hardware import CpuFacts
 from edge_runtime.manifest import MANIFEST_FILE, MAX_BYTES, SIGNATURE_FILE, read
 from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.protocol.release_schemas import Trust
 from edge_runtime.release.needed import needed_variants, needs
+from edge_runtime.release.needed_versions import Head, NeededVersion, orphans, would_orphan
 from edge_runtime.settings import Release as Settings
 from edge_runtime.store.installed import Installed
 from edge_runtime.store.reading import SIGNATURE_BYTES_MAX, SourceLimits
 from edge_runtime.store.source import source_of
 from edge_runtime.store.store import Store
-from edge_runtime.trust.keyring import check_release
+from edge_runtime.trust.keyring import Keyring, check_release
 from edge_runtime.trust.keyring_file import KeyringFile
 
 _log = logging.getLogger(__name__)
@@ -140,17 +147,58 @@ class Admission:
             threshold=document.releases_threshold,
         )
 
-    def accept_keyring(self, data: bytes) -> int:
+    def accept_keyring(
+        self, data: bytes, needed: Sequence[NeededVersion] = (), *, force: bool = False
+    ) -> tuple[int, list[NeededVersion]]:
         """Replace the keyring by a newer one that enough keys of the present one signed.
 
+        Args:
+            data: The new keyring file's bytes.
+            needed: Versions that must be loadable again.
+            force: Whether to take it although it does not let all of them in.
+
         Returns:
-            Its version.
+            Its version, and what the present one lets in and it does not.
 
         Raises:
             SignatureError: It may not follow.
+            ConflictError: It would orphan versions.
             StorageError: It cannot be written.
         """
-        return self._keyring().accept(data).version
+        lost: list[NeededVersion] = []
+
+        def check(present: Keyring, new: Keyring) -> None:
+            if self._settings().managed:
+                lost.extend(orphans(needed, self._head, new, present))
+            if lost and not force:
+                raise ConflictError(
+                    f"{would_orphan(new.version, lost)}; or insist with `--force`. Nothing changed"
+                )
+
+        return self._keyring().accept(data, check=check).version, lost
+
+    def warn_of_orphans(self, needed: Sequence[NeededVersion]) -> None:
+        """Log which versions the present keyring does not let in; at the start."""
+        if not self._settings().managed:
+            return
+        try:
+            keyring = self._keyring().read()
+        except ArtifactError:
+            return  # then nothing is let in, and every load says why
+        lost = orphans(needed, self._head, keyring)
+        if lost:
+            _log.warning("%s", would_orphan(keyring.version, lost))
+
+    def _head(self, version: NeededVersion) -> Head | None:
+        """Read manifest and signature of an installed or a configured version, if they can be."""
+        try:
+            if version.directory is None:
+                return self._store.head(version.model, version.version)
+            manifest = _small(version.directory / MANIFEST_FILE, MAX_BYTES)
+            signature = _small(version.directory / SIGNATURE_FILE, SIGNATURE_BYTES_MAX)
+        except (ArtifactError, ModelNotFoundError, OSError):
+            return None
+        return None if manifest is None else (manifest, signature)
 
     def follow_keyring(self) -> None:
         """Take a newer keyring that a package brought, or log why not; at the start."""

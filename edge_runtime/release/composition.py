@@ -231,6 +231,15 @@ class Composition:
             self._machines.later(self._begin_late())
         else:
             await self._machines.begin(self._crash)
+        await self._warned()
+
+    async def _warned(self) -> None:
+        """Say once which versions the keyring does not let in, where a package brought it."""
+        warn = partial(self.admission.warn_of_orphans, self._machines.needed())
+        try:
+            await aside(warn, within_s=ANSWER_S)
+        except StorageError as error:
+            _log.error("the signatures of what is installed were not looked at: %s", error.message)
 
     async def _begin_late(self) -> None:
         """Go on when the disk takes something again: who dies must be known to have died."""

@@ -18,10 +18,9 @@ import msgspec
 
 from edge_runtime.failpoints import wall_time
 from edge_runtime.release.journal import Journal
-from edge_runtime.release.records import BadDigest, Release, Slots, Transition
+from edge_runtime.release.records import STORE, BadDigest, Release, Slots, Transition
 from edge_runtime.release.recovery import Crash, suspects
 from edge_runtime.release.run_record import Version
-from edge_runtime.release.serving import STORE
 from edge_runtime.release.slot_changes import slots_after
 from edge_runtime.release.states import Cause, Event, State
 

@@ -66,8 +66,11 @@ def _standing(model: ModelReleases) -> Iterator[str]:
         )
     if model.running_digest:
         yield f"What really answers now has the digest {model.running_digest[:_DIGEST_CHARS]}."
-    elif not model.disabled:
+    elif not model.disabled and not model.active_problem:
         yield "Nothing of it is in memory now."
+    if model.active_problem:
+        why = model.active_problem.rstrip(".")
+        yield f"{'It is not quite right' if model.running_digest else 'It does not answer'}: {why}."
     if model.traffic:
         shares = ", ".join(f"version {key}: {share} %" for key, share in model.traffic.items())
         yield f"By hand, the traffic is split: {shares}."

@@ -16,6 +16,7 @@ from edge_runtime.errors import EdgeRuntimeError, StorageError
 from edge_runtime.failpoints import wall_time
 from edge_runtime.release.disk_thread import aside
 from edge_runtime.release.machine import Machine
+from edge_runtime.release.needed_versions import NeededVersion
 from edge_runtime.release.records import Numbers, Override, Release, Transition
 from edge_runtime.release.recovery import Crash, counts_against, recovered, suspects
 from edge_runtime.release.states import FINAL, Cause, Event, State
@@ -99,6 +100,11 @@ class Machines:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=STUCK_S)
+
+    def needed(self) -> list[NeededVersion]:
+        """List the versions that must be loadable again, whatever becomes of the keyring."""
+        under_way = [each.release for each in self.by_model.values()]
+        return self._means.serving.needed(under_way)
 
     def failed(self, loaded: LoadedVersion, _error: EdgeRuntimeError) -> None:
         """Note that a request failed on a version on trial, before another one is asked."""

@@ -139,6 +139,7 @@ class Questions:
             stored.installed,
             stored.bad,
             self._means.clock.now_s(),
+            self._means.serving.trouble(model),
         )
 
     async def history(

@@ -4,7 +4,7 @@ Two clocks: ``*_s`` without more is seconds since the epoch, for people, and may
 counts only while the device is awake and never jumps (``awake.py``). Deadlines use that one.
 """
 
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
@@ -12,6 +12,9 @@ Mode = Literal["automatic", "manual"]
 Method = Literal["availability-preserving", "resource-preserving", ""]
 Source = Literal["store", "seed", ""]
 """Where an active version comes from: a release, or the configuration and its folders; or none."""
+
+STORE: Final = "store"
+SEED: Final = "seed"
 
 OverrideKind = Literal["hold", "rollback"]
 Numbers = dict[str, Any]

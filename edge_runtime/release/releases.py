@@ -31,10 +31,10 @@ from edge_runtime.release.fleet_orders import check_no_override, check_own, chec
 from edge_runtime.release.known_bad import known_bad, matching, refusal
 from edge_runtime.release.machine import Machine
 from edge_runtime.release.machines import STUCK_S, Machines
+from edge_runtime.release.needed_versions import would_orphan
 from edge_runtime.release.questions import Questions
-from edge_runtime.release.records import Override, OverrideKind, Release
+from edge_runtime.release.records import STORE, Override, OverrideKind, Release
 from edge_runtime.release.renewal import RENEWED, Newcomer
-from edge_runtime.release.serving import STORE
 from edge_runtime.release.states import UNFINISHED, Cause, Event, State
 from edge_runtime.release.steps import Means, Outcome
 from edge_runtime.release.way_back import check_under_way, too_late, way_back
@@ -279,11 +279,18 @@ class Releases(Questions):
                 self._machines.later(self._means.serving.settle(model))
                 raise
 
-    async def accept_keyring(self, data: bytes, *, asked_by: str = "") -> schemas.Trust:
+    async def accept_keyring(
+        self, data: bytes, *, force: bool = False, asked_by: str = ""
+    ) -> schemas.Trust:
         """Replace the keyring by a newer one; see ``release_orders``."""
-        version = await asyncio.to_thread(self._admission.accept_keyring, data)
+        needed = self._machines.needed()
+        accept = partial(self._admission.accept_keyring, data, needed, force=force)
+        version, lost = await asyncio.to_thread(accept)
         _log.info("keyring version %d installed, ordered by %s", version, asked_by or "hand")
-        return await asyncio.to_thread(self._admission.trust)
+        if lost:
+            _log.warning("%s", would_orphan(version, lost))
+        trust = await asyncio.to_thread(self._admission.trust)
+        return msgspec.structs.replace(trust, orphaned=[str(each) for each in lost])
 
     # -- inside --------------------------------------------------------------------------------
 
@@ -384,6 +391,8 @@ class Releases(Questions):
                     f"version {version} of {model!r} was never committed here, and is not what "
                     "the configuration serves; release it first"
                 )
+            if version not in self._means.serving.configured(model):  # damaged: it is refused
+                await aside(partial(self._means.store.bundle, model, version), within_s=ANSWER_S)
 
     async def _check_known(self, model: str) -> None:
         await self.status_of(model)

@@ -6,7 +6,7 @@ from typing import Final
 from edge_runtime.errors import ArtifactError, InvalidRequestError, ModelNotFoundError
 from edge_runtime.release.fleet_orders import check_no_override
 from edge_runtime.release.machines import Machines
-from edge_runtime.release.serving import STORE
+from edge_runtime.release.records import STORE
 from edge_runtime.release.steps import Means
 from edge_runtime.store.store import Store
 

@@ -66,6 +66,7 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
     installed: Sequence[int],
     bad: Sequence[BadDigest],
     now_s: float,
+    active_problem: str = "",
 ) -> schemas.ModelReleases:
     """Show one model.
 
@@ -78,6 +79,7 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
         installed: Versions in the store.
         bad: What is remembered as bad, the newest first.
         now_s: The awake clock.
+        active_problem: Why the active version does not answer, or could not be loaded again.
     """
     releases = [] if under_way is None else [shown(under_way.release, under_way, now_s)]
     ids = {each.id for each in releases}
@@ -87,6 +89,7 @@ def model(  # noqa: PLR0917 - what is known, in the order in which it is shown
         active=slots.active,
         active_source=slots.active_source,
         running_digest=running_digest,
+        active_problem=active_problem,
         previous=slots.previous,
         disabled=slots.disabled,
         traffic=slots.traffic,

@@ -16,15 +16,12 @@ from edge_runtime.errors import (
 )
 from edge_runtime.failpoints import reached
 from edge_runtime.registry_entry import public
-from edge_runtime.release.records import Release, Slots
+from edge_runtime.release.answering import Answering
+from edge_runtime.release.records import STORE, Release, Slots
 from edge_runtime.release.variants import only_variant
-from edge_runtime.routing import LoadedVersion, Traffic, route
+from edge_runtime.routing import LoadedVersion, Traffic
 
 _log = logging.getLogger(__name__)
-
-STORE: Final = "store"
-SEED: Final = "seed"
-"""Where an active version comes from: a release, or the configuration and its folders."""
 
 PERMYRIAD: Final = 10_000
 _PERCENT: Final = 100
@@ -42,7 +39,7 @@ class Versions(Protocol):
         ...
 
 
-class Serving:
+class Serving(Answering):
     """Makes the catalog match the slots, and a candidate beside them.
 
     Args:
@@ -54,15 +51,10 @@ class Serving:
     def __init__(
         self, catalog: Catalog, store: Versions, reload: Callable[[str], Awaitable[None]]
     ) -> None:
-        self._catalog = catalog
+        super().__init__(catalog)
         self._store = store
         self._reload = reload
-        self._slots: dict[str, Slots] = {}
-        self._beside: dict[str, int] = {}
-        self._alone: dict[str, int] = {}
         self._variants: dict[tuple[str, int], str] = {}
-        self._displaced: set[str] = set()  # the active version may have left for a candidate
-        self._unloaded: dict[str, int] = {}  # the one that somebody had unloaded before that
 
     # -- Holdings ------------------------------------------------------------------------------
 
@@ -76,7 +68,11 @@ class Serving:
         Args:
             name: One of ``names``.
             found: What the settings and the folders ask for.
+
+        Raises:
+            EdgeRuntimeError: A version is not in the store, or damaged; the index says which.
         """
+        self._found[name] = found
         if name in self._alone:
             return {self._alone[name]: self._bundle(name, self._alone[name])}
         slots = self._slots.get(name)
@@ -85,20 +81,27 @@ class Serving:
             wanted.update(found)
         elif slots.active is not None:
             wanted[slots.active] = self._bundle(name, slots.active)
-        for text in slots.traffic if slots is not None else {}:
-            version = int(text)
-            if version not in wanted:
-                seed = found.get(version)
-                wanted[version] = seed if seed is not None else self._bundle(name, version)
+        for version in map(int, slots.traffic if slots is not None else ()):
+            if version in found:
+                wanted.setdefault(version, found[version])
+            elif version not in wanted:
+                try:
+                    wanted[version] = self._bundle(name, version)
+                except EdgeRuntimeError as error:  # the default answers in its place
+                    _log.error("model %s gets no share for version %d: %s", name, version, error)
         if name in self._beside:
             wanted[self._beside[name]] = self._bundle(name, self._beside[name])
         return wanted
 
     def _bundle(self, name: str, version: int) -> Bundle:
         """Give an installed version with the variant that its self-test chose."""
-        bundle = self._store.bundle(name, version)
         variant = self._variants.get((name, version), "")
-        return only_variant(bundle, variant) if variant else bundle
+        try:
+            bundle = self._store.bundle(name, version)
+            return only_variant(bundle, variant) if variant else bundle
+        except EdgeRuntimeError as error:
+            self._catalog.note_problem(name, version, error)
+            raise
 
     # -- the wish ------------------------------------------------------------------------------
 
@@ -258,28 +261,6 @@ class Serving:
         await self._reload(name)
         await self._direct(name, self._standing(name))
 
-    # -- facts ---------------------------------------------------------------------------------
-
-    def slots(self, name: str) -> Slots:
-        """Give what the journal says of a model."""
-        return self._slots.get(name) or Slots(model=name)
-
-    def loaded(self, name: str, version: int) -> LoadedVersion | None:
-        """Give a version that is in memory."""
-        return route(self._catalog.table, name, str(version))
-
-    def active(self, name: str) -> LoadedVersion | None:
-        """Give the version that is active, if it is in memory."""
-        slots = self._slots.get(name)
-        if slots is not None and slots.active_source == STORE and slots.active is not None:
-            return self.loaded(name, slots.active)
-        if slots is not None and slots.disabled:
-            return None
-        seeds = self.seeds(name)
-        if slots is not None and slots.traffic and slots.active in seeds:
-            return self.loaded(name, slots.active)  # the others were released, and get a share
-        return self.loaded(name, max(seeds)) if seeds else None
-
     async def woken(self, name: str) -> LoadedVersion | None:
         """Give the version that is active, in memory; ``None``: none, or somebody unloaded it.
 
@@ -317,52 +298,6 @@ class Serving:
             if self.active(name) is None:
                 raise
             _log.warning("model %s answers on from memory: %s", name, error.message)
-
-    def unloaded(self, name: str) -> int | None:
-        """Name the active version if somebody took it out of memory; ``None``: nobody did.
-
-        It does not come back by itself then, and not for a release either.
-        """
-        slots, candidates = self.slots(name), {self._beside.get(name), self._alone.get(name)}
-        if slots.disabled:
-            return None
-        if name in self._displaced:
-            return self._unloaded.get(name)
-        if name not in self._catalog.taken_out:
-            return None
-        numbers = (each.version for each in self._catalog.entries() if each.name == name)
-        known = slots.active or self._unloaded.get(name)
-        return known or max((each for each in numbers if each not in candidates), default=None)
-
-    def running_digest(self, name: str) -> str:
-        """Name the digest of what answers for a model now; empty: nothing does."""
-        loaded = route(self._catalog.table, name, "")
-        return loaded.digest if loaded is not None else ""
-
-    def seeds(self, name: str) -> set[int]:
-        """List the versions of a model in memory that the configuration asked for."""
-        candidates = {self._beside.get(name), self._alone.get(name)}
-        return {
-            int(each.version)
-            for each in self._catalog.loaded()
-            if each.name == name and int(each.version) not in candidates
-        }
-
-    def answering(self, name: str) -> set[int]:
-        """List the versions of a model that answer when asked, in memory or not, but candidates."""
-        slots = self.slots(name)
-        if slots.disabled:
-            return set()
-        found = {int(version) for version in slots.traffic}
-        if slots.active_source == STORE and slots.active is not None:
-            return {*found, slots.active}
-        candidates = {self._beside.get(name), self._alone.get(name)}
-        known = {int(version) for version in self._catalog.versions(name) if version.isdecimal()}
-        return found | (known - candidates)
-
-    def in_use(self) -> set[tuple[str, int]]:
-        """List every version in memory: its files must stay."""
-        return {(each.name, int(each.version)) for each in self._catalog.loaded()}
 
     async def stand(self, name: str) -> None:
         """Share out the traffic as the slots say, at the start; a disabled model says so."""

@@ -4,8 +4,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from edge_runtime.release.records import Release, Slots
-from edge_runtime.release.serving import SEED, STORE
+from edge_runtime.release.records import SEED, STORE, Release, Slots
 from edge_runtime.release.states import SERVES_TRAFFIC, State
 
 

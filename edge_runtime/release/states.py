@@ -16,6 +16,9 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
+from edge_runtime import state_table
+from edge_runtime.state_table import IllegalTransitionError, following, known
+
 
 class State(StrEnum):
     """Where a release stands; the values are stored."""
@@ -89,10 +92,6 @@ class Resumption(NamedTuple):
     cause: Cause | None = None
 
 
-class IllegalTransitionError(ValueError):
-    """A bug of the program: this event cannot happen in this state. Nothing has moved."""
-
-
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
     (State.INSTALLED, Event.BEGIN): State.SELF_TESTING,
     (State.INSTALLED, Event.ROLL_BACK): State.ROLLING_BACK,
@@ -160,13 +159,11 @@ def next_state(state: str, event: Event) -> State:
     Raises:
         IllegalTransitionError: The table has no such row.
     """
-    known = _known(state)
-    if known is None:
-        if event is Event.ROLL_BACK:
-            return State.ROLLING_BACK
-    elif (known, event) in TRANSITIONS:
-        return TRANSITIONS[known, event]
-    raise IllegalTransitionError(f"a release that is {state!r} cannot take the event {event!r}")
+    rolled_back = {Event.ROLL_BACK: State.ROLLING_BACK}
+    after = following(TRANSITIONS, known(State, state), event, rolled_back)
+    if after is None:
+        raise IllegalTransitionError(f"a release that is {state!r} cannot take the event {event!r}")
+    return after
 
 
 def recovery(stored: str, crashes: int, crashes_max: int) -> Resumption:
@@ -177,7 +174,7 @@ def recovery(stored: str, crashes: int, crashes_max: int) -> Resumption:
         crashes: How often the daemon died under it; a power cut is none.
         crashes_max: As many are too many where the version serves traffic.
     """
-    state = _known(stored)
+    state = known(State, stored)
     if state is None:
         return Resumption(Recovery.ROLL_BACK, Cause.UNKNOWN_STATE)
     action = RECOVERY[state]
@@ -194,30 +191,4 @@ def recovery(stored: str, crashes: int, crashes_max: int) -> Resumption:
 
 def diagram() -> str:
     """Draw the tables as a Mermaid ``stateDiagram-v2``."""
-    lines = ["stateDiagram-v2", f"    [*] --> {_identifier(State.INSTALLED)}"]
-    for state in State:
-        name = _identifier(state)
-        lines.append(f"    {name} : {state}")
-        if state in UNFINISHED:
-            lines.append(f"    {name} : after a restart, {RECOVERY[state].value}")
-    events: dict[tuple[State, State], list[str]] = {}
-    for (state, event), following in TRANSITIONS.items():
-        events.setdefault((state, following), []).append(event)
-    lines += [
-        f"    {_identifier(state)} --> {_identifier(following)} : {' or '.join(words)}"
-        for (state, following), words in events.items()
-    ]
-    lines += [f"    {_identifier(state)} --> [*]" for state in State if state in FINAL]
-    return "\n".join(lines) + "\n"
-
-
-def _known(stored: str) -> State | None:
-    try:
-        return State(stored)
-    except ValueError:
-        return None
-
-
-def _identifier(state: State) -> str:
-    """Name a state as Mermaid allows it: a hyphen would be part of an arrow."""
-    return state.replace("-", "_")
+    return state_table.diagram([State.INSTALLED], TRANSITIONS, RECOVERY, FINAL)

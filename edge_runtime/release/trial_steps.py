@@ -10,7 +10,7 @@ import msgspec
 from edge_runtime.errors import EdgeRuntimeError, StorageError
 from edge_runtime.release.evidence import Blocks, Evidence, Observation
 from edge_runtime.release.known_bad import chosen_bad, known_bad
-from edge_runtime.release.serving import SEED
+from edge_runtime.release.records import SEED
 from edge_runtime.release.shadow import Shadow
 from edge_runtime.release.states import Cause, Event
 from edge_runtime.release.steps import Means, Outcome, Progress

@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from edge_runtime.errors import ConflictError, InvalidRequestError
-from edge_runtime.release.records import Override, Release, Slots
-from edge_runtime.release.serving import STORE
+from edge_runtime.release.records import STORE, Override, Release, Slots
 from edge_runtime.release.states import State
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -70,12 +71,20 @@ class KeyringFile:
         accepted = self.accept(data, origin)
         return accepted if offered > version else None
 
-    def accept(self, data: bytes, origin: str = "the new keyring") -> Keyring:
+    def accept(
+        self,
+        data: bytes,
+        origin: str = "the new keyring",
+        *,
+        check: Callable[[Keyring, Keyring], None] = lambda _present, _new: None,
+    ) -> Keyring:
         """Replace the present keyring; on any error the present one stays.
 
         Args:
             data: The new keyring file's bytes.
             origin: Where they come from, for messages.
+            check: Given the present and the new one, which may follow it, raises if it must not be
+                taken all the same.
 
         Returns:
             The keyring that is present now.
@@ -90,6 +99,7 @@ class KeyringFile:
         new.check_follows(present)
         if new.version == present.version:
             return present
+        check(present, new)
         try:
             _replace(self._path, data)
         except OSError as error:

@@ -2,13 +2,12 @@
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, get_args
+from typing import Any, Final, get_args
 
 from edge_runtime import __version__
-from edge_runtime.exit_codes import ExitCode
+from edge_runtime.usage import Parser
 from quantize.records import Goal
 from quantize.settings import Target
 
@@ -20,15 +19,6 @@ _METRICS: Final = (
 )
 
 _Commands = Any  # argparse keeps the type of its subparsers to itself
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with our exit code for wrong usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it would be right."""
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def with_command(argv: Sequence[str]) -> list[str]:

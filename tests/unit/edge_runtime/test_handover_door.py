@@ -1,34 +1,21 @@
 """The hand-over door: what it takes, what it refuses, and that it keeps nothing that is not its."""
 
-import asyncio
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from agent.errors import RuntimeRefusedError
 from agent.runtime_client.handover import Handover
-from edge_runtime.callers import Callers
 from edge_runtime.errors import ArtifactError, ForbiddenError, SignatureError
 from edge_runtime.manifest import MAX_BYTES
 from edge_runtime.protocol.handover_schemas import PACKET_BYTES_MAX, NeededFile, Needs
 from tests.handover_packets import answered, ask, closed, connected, memory, refused, send
-from tests.served_handover import Served, serving
+from tests.served_handover import ME, MINE, OTHER, SHA, Served, on_each_loop, served_on
 
 WAIT_S = 10.0
-SHA = "0" * 64
-ME = os.getuid()
-OTHER = Callers(frozenset({ME + 1}), frozenset())
-MINE = Callers(frozenset({ME}), frozenset())
-
-
-@pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    with serving(request.param) as found:
-        yield found
+served = on_each_loop(served_on)
 
 
 # -- what it does --------------------------------------------------------------------------------

@@ -1,34 +1,21 @@
 """The hand-over door lets in so many and no more, and keeps nothing that is not its own."""
 
-import asyncio
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from agent.runtime_client.handover import Handover
 from edge_runtime.api import handover
 from edge_runtime.api.handover import IN_FLIGHT_MAX, OPEN_MAX
-from edge_runtime.callers import Callers
 from edge_runtime.protocol.handover_schemas import PACKET_BYTES_MAX
 from tests.daemons import eventually
 from tests.handover_packets import answered, ask, closed, connected, count_of, memory, refused, send
-from tests.served_handover import Served, serving
+from tests.served_handover import SHA, Served, on_each_loop, served_on
 
 WAIT_S = 10.0
-SHA = "0" * 64
-ME = os.getuid()
-OTHER = Callers(frozenset({ME + 1}), frozenset())
-MINE = Callers(frozenset({ME}), frozenset())
-
-
-@pytest.fixture(params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
-def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    with serving(request.param) as found:
-        yield found
+served = on_each_loop(served_on)
 
 
 # -- limits --------------------------------------------------------------------------------------

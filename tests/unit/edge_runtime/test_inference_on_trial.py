@@ -1,7 +1,7 @@
 """A split request path: answers that cannot be sent, refusals, the cache, and taps."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from edge_runtime.settings import Model
 from edge_runtime.tensors import Array, Signature, Tensor, TensorSpec
 from tests.caching import CPU, RAM_ONLY
 from tests.fakes import TWO_INPUTS, bundle
-from tests.splits import FAILED, FP32, Split, request
+from tests.splits import FAILED, FP32, Split, request, split_at_rest
 
 pytestmark = pytest.mark.asyncio
 
@@ -28,12 +28,7 @@ NARROW = Signature(
 )
 
 
-@pytest_asyncio.fixture
-async def path() -> AsyncIterator[Split]:
-    made = Split()
-    yield made
-    assert made.is_at_rest()
-    await made.catalog.close()
+path = pytest_asyncio.fixture(split_at_rest)
 
 
 # -- what cannot be sent, or is refused ----------------------------------------------------------

@@ -1,7 +1,6 @@
 """A split request path: who is asked, and who answers where a version on trial fails."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -11,17 +10,12 @@ from edge_runtime.access import Peer
 from edge_runtime.errors import EdgeRuntimeError, ModelFailedError, OverloadedError
 from edge_runtime.routing import LoadedVersion, Traffic
 from tests.fakes import bundle
-from tests.splits import FAILED, Split, request
+from tests.splits import FAILED, Split, request, split_at_rest
 
 pytestmark = pytest.mark.asyncio
 
 
-@pytest_asyncio.fixture
-async def path() -> AsyncIterator[Split]:
-    made = Split()
-    yield made
-    assert made.is_at_rest()
-    await made.catalog.close()
+path = pytest_asyncio.fixture(split_at_rest)
 
 
 # -- who is asked --------------------------------------------------------------------------------

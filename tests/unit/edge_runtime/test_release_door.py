@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_runtime.api.release_door import split
 from edge_runtime.api.tables import data_routes
 from edge_runtime.errors import (
     ConflictError,
@@ -20,6 +19,7 @@ from edge_runtime.errors import (
     StorageError,
 )
 from edge_runtime.protocol import release_schemas as schemas
+from edge_runtime.release_orders import split
 from tests.scripted_orders import AdminClient, shown, standing, told
 
 pytestmark = pytest.mark.asyncio
@@ -305,6 +305,7 @@ async def test_status_tells_who_is_believed_and_how_each_model_does() -> None:
         "keyring_version": 3,
         "keys": ["a"],
         "threshold": 1,
+        "orphaned": [],
     }
     assert [model["model"] for model in answer["models"]] == ["digits"]
     one = told(await client.send("GET", "/admin/releases/digits"))

@@ -87,6 +87,13 @@ def test_a_model_of_which_nothing_is_in_memory_says_so() -> None:
     assert "running: nothing in memory" in view.one_model(standing(running_digest=""))[0]
 
 
+def test_why_the_active_version_cannot_be_loaded_is_told_in_both_views() -> None:
+    model = standing(shown(), running_digest="", active_problem="model.onnx has 7 bytes")
+    assert view.one_model(model)[1] == "it does not answer: model.onnx has 7 bytes"
+    seen = schemas.Releases(models=[model])
+    assert view.overview(seen)[1].endswith("model.onnx has 7 bytes")
+
+
 def test_a_model_of_which_nothing_was_committed_is_what_the_configuration_says() -> None:
     lines = view.one_model(standing(active=None, active_source=""))
     assert lines == ["digits is what the configuration says; running: 111111111111"]

@@ -45,6 +45,18 @@ def test_a_disabled_model_is_explained_with_its_reason() -> None:
     assert said.startswith("digits is disabled and answers 503: its first release was reverted.")
 
 
+@pytest.mark.parametrize(
+    ("digest", "said"),
+    [
+        ("", "committed. It does not answer: model.onnx has 7 bytes."),
+        ("ab" * 32, "abababababab. It is not quite right: model.onnx has 7 bytes."),
+    ],
+    ids=["away", "in memory"],
+)
+def test_why_the_active_version_cannot_be_loaded_is_explained(digest: str, said: str) -> None:
+    assert said in told(running_digest=digest, active_problem="model.onnx has 7 bytes.")
+
+
 def test_a_release_under_way_is_explained_with_evidence_and_time_left() -> None:
     seen = release(
         "canary",

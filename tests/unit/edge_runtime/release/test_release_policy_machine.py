@@ -27,12 +27,12 @@ from edge_runtime.release.states import (
     TRANSITIONS,
     Cause,
     Event,
-    IllegalTransitionError,
     Recovery,
     State,
     next_state,
     recovery,
 )
+from edge_runtime.state_table import IllegalTransitionError
 
 WEIGHTS = 3
 CRASHES_MAX = 2

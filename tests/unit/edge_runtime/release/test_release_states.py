@@ -15,7 +15,6 @@ from edge_runtime.release.states import (
     UNFINISHED,
     Cause,
     Event,
-    IllegalTransitionError,
     Recovery,
     Resumption,
     State,
@@ -23,6 +22,7 @@ from edge_runtime.release.states import (
     next_state,
     recovery,
 )
+from edge_runtime.state_table import IllegalTransitionError
 
 
 def test_the_stored_names_never_change() -> None:

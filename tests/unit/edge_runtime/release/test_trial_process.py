@@ -97,18 +97,25 @@ def test_its_descriptors_are_closed_with_it(tmp_path: Path) -> None:
     assert not children()
 
 
-def test_last_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    noisy = "yes noise | head -c 600000 >&2; echo 'the last words' >&2; exit 3"
-    monkeypatch.setattr(sys, "executable", interpreter(tmp_path / "python", noisy))
+def broken(folder: Path) -> TrialDiedError:
+    """Ask a process that is none of ours."""
 
     async def test() -> TrialDiedError:
         process = TrialProcess(memory_bytes=MEMORY)
         with pytest.raises(TrialDiedError) as caught:
-            await process.ask(pair(tmp_path), within_s=50)
+            await process.ask(pair(folder), within_s=50)
         return caught.value
 
     error = run(test())
     assert error.kind == "broken"
+    return error
+
+
+def test_last_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    noisy = "yes noise | head -c 600000 >&2; echo 'the last words' >&2; exit 3"
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path / "python", noisy))
+
+    error = broken(tmp_path)
     assert error.why.endswith("ended with 3 before it began; it said: the last words")
     assert not children()
 
@@ -131,14 +138,7 @@ def test_answer_that_is_none_ends_the_process(
     script = f'exec {sys.executable} {tmp_path / "lies.py"} "$@"'
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path / "python", script))
 
-    async def test() -> TrialDiedError:
-        process = TrialProcess(memory_bytes=MEMORY)
-        with pytest.raises(TrialDiedError) as caught:
-            await process.ask(pair(tmp_path), within_s=50)
-        return caught.value
-
-    error = run(test())
-    assert error.kind == "broken"
+    error = broken(tmp_path)
     assert why in error.why
     assert not children()
 
