@@ -9,13 +9,15 @@ from agent import locations
 from agent.clock import Clock
 from agent.clone_condition import CloneCondition
 from agent.device.conditions import Conditions
+from agent.device.importing import Importing
 from agent.device.plans import PlanLooking
 from agent.device.runtime import Runtime
+from agent.elapsed_time import ElapsedTime
 from agent.identity import DeviceKey, device_key
 from agent.member import Member
 from agent.messaging import Messaging
 from agent.pause import Pause
-from agent.records import budget, command_floor, floors, outbox_rows, updates
+from agent.records import budget, command_floor, elapsed, floors, outbox_rows, updates
 from agent.records.file import RecordsFile
 from agent.runtime_client.admin import Admin
 from agent.runtime_client.handover import Handover
@@ -26,12 +28,13 @@ from agent.telemetry.sampling import Sampling
 from agent.topics import Topics
 from agent.trust.repository import Repository
 from agent.update.machine import UpdateMachine
-from agent.update_parts import Ground, OnProgress, believing, imported_url, update_parts
+from agent.update_parts import Ground, OnProgress, importing, update_parts
 from edge_runtime.hardware import CpuFacts, cpu_facts
 
 SCHEMAS: Final = (
     updates.SCHEMA,
     floors.SCHEMA,
+    elapsed.SCHEMA,
     budget.SCHEMA,
     outbox_rows.SCHEMA,
     command_floor.SCHEMA,
@@ -47,6 +50,7 @@ class Assembly:
         lock: Descriptor that keeps a second agent out.
         file: agent.db.
         clock: Tells the time.
+        elapsed: Counts how much of it has passed.
         budget: Counts bytes.
         key: Signs.
         cpu: The processor.
@@ -61,13 +65,14 @@ class Assembly:
         looking: Decides about plans; ``None``: there is no repository.
         updates: What is remembered of updates.
         machine: Takes updates further; ``None``: there is no repository.
-        imported: Makes what believes the files that were imported last.
+        importing: Takes an import that is laid out.
     """
 
     member: Member
     lock: int
     file: RecordsFile
     clock: Clock
+    elapsed: ElapsedTime
     budget: budget.Budget
     key: DeviceKey
     cpu: CpuFacts
@@ -82,11 +87,12 @@ class Assembly:
     looking: PlanLooking | None
     updates: updates.Updates
     machine: UpdateMachine | None
-    imported: Callable[[], Repository]
+    importing: Importing
 
     def close(self) -> None:
         """Let go of files; what was never started is not stopped."""
         self.budget.settle()
+        self.elapsed.settle()
         self.file.close()
         os.close(self.lock)
 
@@ -98,12 +104,14 @@ class Bells:
     Attributes:
         on_message: Something came.
         on_connected: The broker is there.
+        on_stranger: A birth is to be said for another with this device's signature.
         on_cloned: Another device was seen with this identity.
         on_progress: How far a file of an update is.
     """
 
     on_message: Callable[[], None] = lambda: None
     on_connected: Callable[[], None] = lambda: None
+    on_stranger: Callable[[], None] = lambda: None
     on_cloned: Callable[[], None] = lambda: None
     on_progress: OnProgress = lambda _update, _file, _progress: None
 
@@ -134,6 +142,7 @@ def assemble(who: Member, bells: Bells) -> Assembly:
 def _assembled(who: Member, bells: Bells, lock: int, file: RecordsFile) -> Assembly:
     config, state = who.config, who.state
     clock = Clock(floors.Floors(file), config.device.clock_is_trusted)
+    passed = ElapsedTime(elapsed.Elapsed(file), clock.believed_s)
     money = _budget(who, file, clock)
     key, cpu, pause, clone = device_key(state), cpu_facts(), Pause(state), CloneCondition(state)
     admin, handover = _sockets(who)
@@ -155,6 +164,7 @@ def _assembled(who: Member, bells: Bells, lock: int, file: RecordsFile) -> Assem
         member=who,
         file=file,
         clock=clock,
+        elapsed=passed,
         budget=money,
         runtime=runtime,
         handover=handover,
@@ -169,6 +179,7 @@ def _assembled(who: Member, bells: Bells, lock: int, file: RecordsFile) -> Assem
         lock=lock,
         file=file,
         clock=clock,
+        elapsed=passed,
         budget=money,
         key=key,
         cpu=cpu,
@@ -183,7 +194,7 @@ def _assembled(who: Member, bells: Bells, lock: int, file: RecordsFile) -> Assem
         looking=None if updating is None else updating.looking,
         updates=ground.updates,
         machine=None if updating is None else updating.machine,
-        imported=lambda: believing(ground, imported_url(who)),
+        importing=importing(ground),
     )
 
 
@@ -209,6 +220,7 @@ def _messaging(  # noqa: PLR0917 - what it is made of
         budget=money,
         on_message=bells.on_message,
         on_connected=bells.on_connected,
+        on_stranger=bells.on_stranger,
         on_cloned=bells.on_cloned,
         is_cloned=is_cloned,
     )

@@ -1,36 +1,64 @@
 """Renews the device's certificate in the last third of its time, and after its end."""
 
 import logging
+import threading
 import time
 from typing import Final
 
 from agent.assembly import Assembly
 from agent.enrolment.joining import renew
-from agent.enrolment.membership import unpack, write_membership
-from agent.errors import AgentError
+from agent.enrolment.membership import Membership, unpack, write_membership
+from agent.errors import AgentError, CanceledError
+from agent.troubles import Troubles
+from agent.trust.https import WHOLE_S, Https
 
 _log = logging.getLogger(__name__)
 
 LOOK_S: Final = 21_600.0
 RETRY_S: Final = 900.0
+NOT_RENEWED: Final = "the device's certificate cannot be renewed now"
 _THIRD: Final = 3
 
 
 class CertificateRenewal:
-    """Looks at the certificate now and then, from the agent's loop.
+    """Looks at the certificate now and then, on a thread of its own: a server may take long.
 
     Args:
         parts: Of the agent.
+        whole_s: Most time of a renewal, in seconds.
 
     Attributes:
         due_s: When to look next, in seconds of the awake clock.
     """
 
-    def __init__(self, parts: Assembly) -> None:
+    def __init__(self, parts: Assembly, whole_s: float = WHOLE_S) -> None:
         self._parts = parts
+        self._whole_s = whole_s
         self._membership = parts.member.membership
-        self._problem = ""
+        self._troubles = Troubles(parts.clock.wall_s)
+        self._server: Https | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="certificate", daemon=True)
         self.due_s = float("inf") if self._membership is None else time.monotonic()
+
+    def start(self) -> None:
+        """Begin, where there is a certificate."""
+        if self._membership is not None:
+            self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Call off what is under way; whether it ended in time.
+
+        Either the new certificate is whole on the disk, or the old one is.
+        """
+        self._ended.set()
+        server = self._server
+        if server is not None:
+            server.abort()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def run_if_due(self) -> None:
         """Renew the certificate, if it is time."""
@@ -42,15 +70,37 @@ class CertificateRenewal:
         if now_s < known.not_after_s - (known.not_after_s - known.not_before_s) / _THIRD:
             return
         try:
-            renewed = renew(known, key=self._parts.key.private_key, clock=self._parts.clock)
-            write_membership(self._parts.member.state, renewed)
-            unpack(self._parts.member.state, renewed)
-        except AgentError as error:
-            if error.message != self._problem:
-                _log.warning("the device's certificate cannot be renewed now: %s", error.message)
-            self._problem = error.message
-            self.due_s = time.monotonic() + RETRY_S
+            renewed = self._renewed(known)
+        except CanceledError:
             return
-        self._membership, self._problem = renewed, ""
-        _log.info("the device's certificate was renewed")
-        self._parts.messaging.try_now()
+        except AgentError as error:
+            self._troubles.note(NOT_RENEWED, error.message, level=logging.WARNING)
+            self.due_s = time.monotonic() + RETRY_S
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            self._troubles.note(NOT_RENEWED, f"{type(error).__name__}: {error}", fault=True)
+            self.due_s = time.monotonic() + RETRY_S
+        else:
+            self._membership = renewed
+            self._troubles.settle(NOT_RENEWED)
+            _log.info("the device's certificate was renewed")
+            self._parts.messaging.try_now()
+
+    def _run(self) -> None:
+        while not self._ended.wait(
+            min(max(0.0, self.due_s - time.monotonic()), threading.TIMEOUT_MAX)
+        ):
+            self.run_if_due()
+
+    def _renewed(self, known: Membership) -> Membership:
+        self._server = server = Https.believing(known.ca, self._parts.clock, self._whole_s)
+        if self._ended.is_set():
+            raise CanceledError("the agent stops")
+        try:
+            renewed = renew(known, key=self._parts.key.private_key, server=server)
+        finally:
+            self._server = None
+        if self._ended.is_set():
+            raise CanceledError("the agent stops")
+        write_membership(self._parts.member.state, renewed)
+        unpack(self._parts.member.state, renewed)
+        return renewed

@@ -1,8 +1,11 @@
 """The time on a device whose clock may be wrong: never earlier than what is past for sure.
 
-The time floor rises with facts: this program was built, the fleet signed a plan, a repository was
-found fresh by a clock that is synchronised. It is kept over restarts, and rises with the time that
-the device has been awake since.
+The time floor rises with facts: this program was built, a repository was found fresh by a clock
+that is synchronised, the fleet signed a plan. It is kept over restarts, and rises with the time
+that the device has been awake since. The last of these facts is somebody's word: whoever stole the
+key that signs plans can carry such a floor ahead. So it is kept apart. It holds only while the keys
+that vouched for it do, and a clock that the kernel calls synchronised is believed against it. It is
+good for expiry, and for nothing that counts how much time has passed: see ``agent.elapsed_time``.
 """
 
 import ctypes
@@ -11,6 +14,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -28,6 +32,19 @@ STA_UNSYNC: Final = 0x0040
 Trust = Literal["auto", "yes", "no"]
 
 
+@dataclass(frozen=True)
+class SignedTime:
+    """A time that is past for sure if those who signed it did not lie.
+
+    Attributes:
+        seconds: Since 1970.
+        authority: Digest of the keys that vouch for it.
+    """
+
+    seconds: float
+    authority: str
+
+
 class KeptFloor(Protocol):
     """Where the floor is kept."""
 
@@ -36,6 +53,29 @@ class KeptFloor(Protocol):
 
     def keep_time(self, seconds: float) -> None:
         """Write it."""
+
+    def signed_time(self) -> SignedTime | None:
+        """Read what others signed; ``None``: nothing was kept."""
+
+    def keep_signed_time(self, signed: SignedTime | None) -> None:
+        """Write it, or forget it."""
+
+
+class NoFloor:
+    """A floor that is kept nowhere, for runs that remember nothing."""
+
+    def time_s(self) -> float:
+        """Give none."""
+        return 0.0
+
+    def keep_time(self, seconds: float) -> None:
+        """Forget it."""
+
+    def signed_time(self) -> None:
+        """Give none."""
+
+    def keep_signed_time(self, signed: SignedTime | None) -> None:
+        """Forget it."""
 
 
 class Clock:
@@ -72,6 +112,8 @@ class Clock:
         self._kept_s = kept.time_s()
         self._base_s = max(built_s, self._kept_s)
         self._base_awake_s = awake()
+        self._signed = self._kept_signed = kept.signed_time()
+        self._signed_awake_s = self._base_awake_s
 
     @property
     def floor_s(self) -> float:
@@ -83,45 +125,106 @@ class Clock:
         """Tell the time, seconds since 1970: the system's where it can be believed.
 
         Else it is never before the floor. A floor ahead of a clock that can be believed came from
-        somebody whose clock was wrong, or who lied: guard-rails are not counted by it.
+        somebody whose clock was wrong, or who lied.
         """
         return self._system() if self.is_trusted() else max(self._system(), self.floor_s)
 
     def is_trusted(self) -> bool:
-        """Tell whether :meth:`wall_s` can be believed, and is not only the latest time known."""
-        if self._trust == "no" or self._system() < self.floor_s - AHEAD_S_MAX:
-            return False
-        return self._trust == "yes" or self._synchronised()
+        """Tell whether :meth:`wall_s` can be believed, and is not only the latest time known.
 
-    def raise_floor(self, seconds: float) -> None:
+        What this device knows by itself speaks against any clock that is behind it; what others
+        signed speaks against one of which only the owner says that it is right.
+        """
+        system_s = self._system()
+        with self._lock:
+            own_s, floor_s = self._own_s(), self._floor_s()
+        if self._trust == "no" or system_s < own_s - AHEAD_S_MAX:
+            return False
+        is_owners_word = self._trust == "yes" and system_s >= floor_s - AHEAD_S_MAX
+        return is_owners_word or self._synchronised()
+
+    def believed_s(self) -> float | None:
+        """Tell the time where it can be believed, seconds since 1970; ``None``: it cannot."""
+        return self._system() if self.is_trusted() else None
+
+    def raise_floor(self, seconds: float, authority: str = "") -> None:
         """Take note of a time that is past for sure, and keep it.
 
         Args:
             seconds: Since 1970. One that is over a day ahead of a clock that can be believed is
                 not taken: somebody else's clock must be wrong.
+            authority: Whose keys vouch for it; empty: this device knows it by itself.
 
         Raises:
             StateError: The disk refused; the floor has risen until the next restart all the same.
         """
         if not math.isfinite(seconds):
             return
-        if self.is_trusted() and seconds > self._system() + AHEAD_S_MAX:
-            _log.warning("a time that is signed lies in the future; is the fleet's clock wrong?")
-            return
-        if self.is_trusted():
-            seconds = min(seconds, self._system())
-        with self._lock:
-            if seconds > self._floor_s():
-                self._base_s = seconds
-                self._base_awake_s = self._awake()
-            floor_s = self._floor_s()
-            if floor_s < self._kept_s + KEEP_EVERY_S:
+        believed_s = self.believed_s()
+        if believed_s is not None:
+            if seconds > believed_s + AHEAD_S_MAX:
+                _log.warning("a time that is signed is in the future; is the fleet's clock wrong?")
                 return
-            self._kept.keep_time(floor_s)
-            self._kept_s = floor_s
+            seconds, authority = min(seconds, believed_s), ""
+        with self._lock:
+            if seconds > self._floor_s() and authority:
+                self._signed = SignedTime(seconds, authority)
+                self._signed_awake_s = self._awake()
+            elif seconds > self._own_s() and not authority:
+                self._base_s, self._base_awake_s = seconds, self._awake()
+            self._keep()
+
+    def keep_floor(self) -> None:
+        """Keep what the floor has risen by with the time awake, if that is worth it.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        with self._lock:
+            self._keep()
+
+    def heed_authority(self, authority: str) -> bool:
+        """Forget what was signed with keys that others have replaced.
+
+        Args:
+            authority: Digest of the keys that vouch for times now; empty: nobody knows.
+
+        Returns:
+            Whether there was something to forget.
+
+        Raises:
+            StateError: The disk refused; it is forgotten until the next restart all the same.
+        """
+        with self._lock:
+            if self._signed is None or authority in {"", self._signed.authority}:
+                return False
+            self._signed = None
+            self._keep()
+            return True
+
+    def _keep(self) -> None:
+        own_s = self._own_s()
+        if own_s >= self._kept_s + KEEP_EVERY_S:
+            self._kept.keep_time(own_s)
+            self._kept_s = own_s
+        before, now = self._kept_signed, self._signed
+        if now is not None:
+            now = SignedTime(self._signed_s(), now.authority)
+        is_other = (before and before.authority) != (now and now.authority)
+        if is_other or (before and now and now.seconds >= before.seconds + KEEP_EVERY_S):
+            self._kept.keep_signed_time(now)
+            self._kept_signed = now
+
+    def _own_s(self) -> float:
+        return self._base_s + max(0.0, self._awake() - self._base_awake_s)
+
+    def _signed_s(self) -> float:
+        if self._signed is None:
+            return -math.inf
+        return self._signed.seconds + max(0.0, self._awake() - self._signed_awake_s)
 
     def _floor_s(self) -> float:
-        return self._base_s + max(0.0, self._awake() - self._base_awake_s)
+        return max(self._own_s(), self._signed_s())
 
 
 class _Timex(ctypes.Structure):

@@ -1,13 +1,14 @@
 """Whether this device's identity was found on another device: kept until somebody sees to it.
 
 Two devices that sign with one key cannot be told apart by the fleet, so neither begins an update.
-Only a new identity ends that: `edge-agent prepare-image`, or another enrolment.
+A new identity ends that (`edge-agent prepare-image`, or another enrolment), or a person who says
+that the copy is gone (`edge-agent clear-clone`). Should it still be there, it is noticed again.
 """
 
 from pathlib import Path
 from typing import Final
 
-from agent.durable_file import replace_file
+from agent.durable_file import remove_file, replace_file
 
 FILE: Final = "clone"
 _TEXT: Final = b"another device signs with this one's key; see `edge-agent status`\n"
@@ -36,3 +37,12 @@ class CloneCondition:
         """
         self._stands = True
         replace_file(self._path, _TEXT)
+
+    def clear(self) -> None:
+        """Forget it: somebody has seen to it.
+
+        Raises:
+            StateError: The disk refused; it still stands.
+        """
+        remove_file(self._path)
+        self._stands = False

@@ -1,10 +1,9 @@
 """Reads the agent's configuration: defaults, then the TOML file, then the environment."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +19,8 @@ from agent.settings.device import (
 )
 from agent.settings.group import Settings
 from agent.settings.messaging import Mqtt, Outbox, Telemetry
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.toml_settings import file_settings, put_environment
 
 ENVIRONMENT_PREFIX: Final = "EDGE_AGENT__"
 
@@ -56,24 +57,12 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
     Raises:
         ConfigError: The file cannot be read, or a key or value is wrong; names the key.
     """
-    raw: dict[str, Any] = {}
-    origin = "the environment"
-    if path is not None:
-        origin = str(path)
-        try:
-            raw = tomllib.loads(path.read_text("utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"there is no configuration file {path}") from error
-        except OSError as error:
-            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"the configuration {path} is not UTF-8 text") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from error
-    for variable, text in sorted(environment.items()):
-        if variable.startswith(ENVIRONMENT_PREFIX):
-            keys = variable.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
-            _set(raw, keys, text, variable)
+    origin = "the environment" if path is None else str(path)
+    try:
+        raw = {} if path is None else file_settings(path)
+        put_environment(raw, ENVIRONMENT_PREFIX, environment)
+    except EdgeRuntimeError as error:
+        raise ConfigError(error.message) from error
     try:
         return msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
@@ -81,16 +70,3 @@ def load(path: Path | None, environment: Mapping[str, str] = os.environ) -> Conf
         raise ConfigError(
             f"{origin}: {key.rstrip('`').lstrip('.') or 'top level'}: {message}"
         ) from error
-
-
-def _set(raw: dict[str, Any], keys: list[str], text: str, variable: str) -> None:
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    table = raw
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{variable}: {key!r} is a value, not a table")
-    table[keys[-1]] = value

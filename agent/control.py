@@ -1,7 +1,7 @@
 """The running agent's own socket: one JSON question a connection, one JSON answer.
 
-For commands of the same user, or of whoever the folder's mode lets in. Nothing here changes what
-runs: it shows, and has the repository looked at.
+For commands of the same user alone: the socket's mode is 0600. Nothing here changes what runs: it
+shows, has the repository looked at, and takes a person's word that a copy of the device is gone.
 """
 
 import contextlib

@@ -1,9 +1,8 @@
-"""The running agent: one loop over events, one thread for updates, one for the broker.
+"""The running agent: one loop over events; updates, the broker and slow servers have threads.
 
 The loop sleeps until something comes or is due; threads only put a word into its queue.
 """
 
-import contextlib
 import logging
 import queue
 import signal
@@ -20,24 +19,26 @@ from agent.certificate import CertificateRenewal
 from agent.commands import CheckNow, Collect, Commands, LogLevel, Order, PauseUpdates
 from agent.control import Answer, Control
 from agent.download.notices import Progress
-from agent.errors import AgentError, RuntimeAwayError, StateError, TrustError
+from agent.errors import AgentError, BudgetError, StateError, TrustError
 from agent.explaining import explained, explained_if_known
 from agent.journal_sync.sending import JournalSending
 from agent.member import Member
 from agent.messages import MetricsBatch, write
-from agent.presence import birth, reported
 from agent.records.command_floor import CommandFloor
 from agent.records.outbox_rows import Priority
 from agent.records.updates import Update
+from agent.self_report import SelfReport
 from agent.status import status
 from agent.topics import Kind
-from agent.update.standing import Standing
-from agent.updating import Updating
+from agent.transport.clones import Suspicion
+from agent.updating import BUDGET, Updating
 from edge_runtime.systemd import Notifier, watchdog_interval_s
 
 _log = logging.getLogger(__name__)
 
 STOP_S: Final = 20.0
+CALLED_OFF_S: Final = 2.0
+"""Longest wait for the thread whose request was called off: it may still look for its server."""
 CHECK_S: Final = 300.0
 
 
@@ -45,7 +46,7 @@ class Event(Enum):
     """What happened; the word is all there is to it, what belongs to it lies elsewhere."""
 
     MESSAGE = auto()
-    CONNECTED = auto()
+    BIRTH = auto()
     CHANGED = auto()
     CLONED = auto()
     COLLECT = auto()
@@ -73,7 +74,8 @@ class Agent:
             member,
             Bells(
                 on_message=lambda: self._put(Event.MESSAGE),
-                on_connected=lambda: self._put(Event.CONNECTED),
+                on_connected=lambda: self._put(Event.BIRTH),
+                on_stranger=lambda: self._put(Event.BIRTH),
                 on_cloned=lambda: self._put(Event.CLONED),
                 on_progress=self._note_progress,
             ),
@@ -92,6 +94,7 @@ class Agent:
                 parts.machine,
                 wall_s=parts.clock.wall_s,
                 on_distrust=self._distrusted,
+                on_spent=self._spent,
                 changed=lambda: self._put(Event.CHANGED),
             )
         self._journal = JournalSending(parts)
@@ -100,8 +103,9 @@ class Agent:
             target=self._journal.run, args=(self._ended,), name="journal", daemon=True
         )
         self._renewal = CertificateRenewal(parts)
+        self._are_metrics_held = False
         self._notifier = Notifier()
-        self._said: dict[str, Standing] | None = None
+        self._self_report = SelfReport(parts, self._started_s)
         self._control = Control(locations.control_socket(member.state), self._answers())
 
     def run(self) -> None:
@@ -109,11 +113,14 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._put(Event.STOP))
         self._control.start()
+        self._leave_sign()
         self._parts.messaging.start()
         if self._updating is not None:
             self._updating.start()
         if self._parts.member.config.journal.url:
             self._sending.start()
+        self._renewal.start()
+        self._tell_of_loss()
         self._notifier.ready()
         _log.info(
             "edge-agent %s runs as %s in the fleet %s",
@@ -132,21 +139,20 @@ class Agent:
         telemetry_s = self._next_telemetry_s()
         watchdog_s = watchdog_interval_s()
         beat_s = time.monotonic() if watchdog_s is not None else float("inf")
-        self._say_birth()
+        self._self_report.birth()
         while True:
             now_s = time.monotonic()
             if watchdog_s is not None and now_s >= beat_s:
                 self._notifier.watchdog()
                 beat_s = now_s + watchdog_s
-            due_s = min(telemetry_s, beat_s, self._renewal.due_s)
-            event = self._next(max(0.0, due_s - now_s))
+            event = self._next(max(0.0, min(telemetry_s, beat_s) - now_s))
             if event is Event.STOP:
                 return
             if event is Event.COLLECT or time.monotonic() >= telemetry_s:
                 self._collect()
+                self._self_report.changed()
                 telemetry_s = self._next_telemetry_s()
             self._happened(event)
-            self._renewal.run_if_due()
 
     def _next(self, wait_s: float) -> Event | None:
         try:
@@ -159,26 +165,29 @@ class Agent:
     def _happened(self, event: Event | None) -> None:
         if event is Event.MESSAGE:
             self._take_messages()
-        elif event is Event.CONNECTED:
-            self._say_birth()
+        elif event is Event.BIRTH:
+            self._self_report.birth()
         elif event is Event.CHANGED:
-            self._say_what_changed()
+            self._self_report.changed()
         elif event is Event.CLONED:
             self._note_clone()
 
     def _note_clone(self) -> None:
         """Begin nothing any more, and say so: another device has this one's key."""
+        if self._parts.messaging.clones.suspicion is not Suspicion.CLONED:
+            return  # somebody has seen to it meanwhile
         try:
             self._parts.clone.note()
         except StateError as error:
             _log.error("it is not remembered that there is a clone: %s", error.message)
         _log.error(
             "another device signs with this one's key: no update begins until this is seen to; "
-            "run `edge-agent prepare-image` on the copy, and enrol both again"
+            "run `edge-agent prepare-image` on the copy, and enrol both again; if the copy is gone "
+            "for good, `edge-agent clear-clone`"
         )
         if self._updating is not None:
             self._updating.decide_again()
-        self._say_birth()
+        self._self_report.birth()
 
     def _put(self, event: Event) -> None:
         # Each waits once: whoever takes it looks at everything. So the queue stays short.
@@ -193,7 +202,11 @@ class Agent:
     def _end(self) -> None:
         self._notifier.stopping()
         self._ended.set()
+        self._journal.call_off()
         self._control.stop()
+        locations.remove_sign(self._parts.member.state)
+        if not self._renewal.stop(CALLED_OFF_S):
+            _log.warning("the renewal of the certificate does not end; it is tried again later")
         if self._updating is not None and not self._updating.stop(STOP_S):
             _log.error("an update does not end; it goes on at the next start")
         if self._sending.ident is not None:
@@ -205,56 +218,45 @@ class Agent:
         self._parts.close()
         _log.info("stopped")
 
+    def _leave_sign(self) -> None:
+        state = self._parts.member.state
+        try:
+            locations.leave_sign(state, locations.control_socket(state))
+        except StateError as error:
+            _log.warning("commands find the agent with --socket only: %s", error.message)
+
     # -- what is said --------------------------------------------------------------------------
 
-    def _standings(self) -> dict[str, Standing]:
-        with contextlib.suppress(RuntimeAwayError):
-            return self._parts.runtime.standings()
-        return {}
-
-    def _say_birth(self) -> None:
-        standings = self._standings()
-        parts = self._parts
-        message = birth(
-            self._device,
-            parts.cpu,
-            boot_id=parts.messaging.outbox.boot_id,
-            started_s=self._started_s,
-            memory_bytes=parts.conditions.host().memory_bytes,
-            standings=standings,
-            suspicion=parts.messaging.clones.suspicion,
-        )
-        parts.messaging.add(self._topics.birth, write(message), Priority.LATEST, retain=True)
-        self._said = None
-        self._say_reported(standings)
-
-    def _say_what_changed(self) -> None:
-        self._say_reported(self._standings())
-
-    def _say_reported(self, standings: dict[str, Standing]) -> None:
-        if standings == self._said:
-            return
-        self._said = standings
-        message = reported(standings, self._parts.clock.wall_s())
-        self._parts.messaging.add(
-            self._topics.reported, write(message), Priority.LATEST, retain=True
-        )
-
     def _distrusted(self, error: TrustError) -> None:
-        batch = MetricsBatch(
-            batch={
-                "at_s": self._parts.clock.wall_s(),
-                "repository": {"distrusted": error.reason, "text": error.message[:1000]},
-            }
-        )
+        self._tell("repository", {"distrusted": error.reason, "text": error.message[:1000]})
+
+    def _spent(self, error: BudgetError) -> None:
+        self._tell("repository", {"refused": BUDGET, "text": error.message[:1000]})
+
+    def _tell_of_loss(self) -> None:
+        """Tell the fleet, once, that the records had to begin anew."""
+        try:
+            loss = self._parts.file.loss()
+            if loss is not None and not loss.is_told:
+                told = {"reason": loss.reason[:500], "kept": loss.kept, "lost": loss.lost}
+                self._tell("records", told)
+                self._parts.file.loss_is_told()
+        except StateError as error:
+            _log.error("the fleet is not told yet that records were lost: %s", error.message)
+
+    def _tell(self, about: str, what: dict[str, Any]) -> None:
+        batch = MetricsBatch(batch={"at_s": self._parts.clock.wall_s(), about: what})
         self._parts.messaging.add(self._topics.metrics, write(batch), Priority.STATUS)
 
     def _collect(self) -> int:
         found = self._parts.sampling.sample()
         for batch in found:
             payload = write(MetricsBatch(batch=batch))
-            if self._parts.budget.allows("telemetry", len(payload)):
-                self._parts.messaging.add(self._topics.metrics, payload, Priority.METRICS)
+            self._parts.messaging.add(self._topics.metrics, payload, Priority.METRICS)
+        held = self._parts.messaging.held
+        if held and not self._are_metrics_held:
+            self._tell("telemetry", {"held": held[:1000]})
+        self._are_metrics_held = bool(held)
         return len(found)
 
     def _note_progress(self, update: Update, file: str, progress: Progress) -> None:
@@ -302,6 +304,7 @@ class Agent:
             "explain": self._explain,
             "check-now": lambda _: self._check_now(),
             "import": lambda _: self._import(),
+            "clear-clone": lambda _: self._clear_clone(),
         }
 
     def _status(self) -> dict[str, Any]:
@@ -320,10 +323,20 @@ class Agent:
     def _import(self) -> list[str]:
         if self._updating is None:
             raise AgentError("there is no root to judge files by: enrol the device first")
-        check = self._updating.check_now(CHECK_S, self._parts.imported())
+        check = self._updating.take(self._parts.importing, CHECK_S)
         if check.problem:
             raise AgentError(check.problem)
         return explained_if_known(self._parts)
+
+    def _clear_clone(self) -> dict[str, Any]:
+        parts = self._parts
+        before = parts.messaging.clones.suspicion
+        parts.clone.clear()
+        parts.messaging.clear_clone()
+        if self._updating is not None:
+            self._updating.decide_again()
+        self._put(Event.BIRTH)
+        return {"was": before.name.lower()}
 
     def _check_now(self) -> dict[str, Any]:
         if self._updating is None:

@@ -1,4 +1,4 @@
-"""Small private files that are replaced as a whole, and survive a power cut."""
+"""Small private files that are replaced or removed as a whole, and survive a power cut."""
 
 import contextlib
 import os
@@ -24,12 +24,29 @@ def replace_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise StateError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, durably; one that is not there is no trouble.
+
+    Raises:
+        StateError: The disk refused; it may still be there.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        _sync(path.parent)
+    except OSError as error:
+        raise StateError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def _sync(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

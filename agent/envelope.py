@@ -27,7 +27,7 @@ from edge_runtime.trust.signatures import Signature, signers
 
 REPORT_CONTEXT: Final = b"edge-runtime/report/1\0"
 COMMAND_CONTEXT: Final = b"edge-runtime/command/1\0"
-SIGNED: Final = frozenset({Kind.BIRTH, Kind.REPORTED, Kind.JOB, Kind.SUMMARY, Kind.RESULT})
+SIGNED: Final = frozenset({Kind.BIRTH, Kind.REPORTED, Kind.JOB, Kind.RESULT})
 """Kinds of reports that are believed only with the device's signature."""
 
 Sign = Callable[[bytes], Signature]
@@ -44,7 +44,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         schema_version: Of the envelope.
         boot_id: Which run of the agent numbered it.
         seq: Its number there, from 1.
-        historical: Whether it waited while the device was away.
+        historical: Whether it waited while the device was away, or for its byte budget.
         payload: Text of the payload if it is signed, the payload itself if not.
         signature: Base64 of the signature's 64 bytes; empty: unsigned.
         key_id: Name of the key; empty: unsigned.
@@ -90,7 +90,7 @@ def wrap(
         seq: Its number.
         payload: UTF-8 text of the report.
         signature: Over ``report_message``; ``None``: it goes unsigned.
-        historical: Whether it waited while the device was away.
+        historical: Whether it waited while the device was away, or for its byte budget.
     """
     body = payload if signature is None else msgspec.json.encode(payload.decode("utf-8"))
     envelope = Envelope(

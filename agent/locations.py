@@ -1,5 +1,6 @@
 """Where the agent keeps its state, and where its commands find it."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ from agent.errors import StateError
 from edge_runtime.locations import ADMIN_SOCKET_NAME, client_path
 
 CONTROL_SOCKET_NAME: Final = "agent.sock"
+SOCKET_VARIABLE: Final = "EDGE_AGENT_SOCKET"
+"""Names the running agent's socket for commands."""
 SYSTEM_DIRECTORY: Final = Path("/run/edge-agent")  # of packaging/systemd
 HANDOVER_SOCKET_NAME: Final = "handover.sock"
 STATE_MODE: Final = 0o700
@@ -58,18 +61,53 @@ def control_socket(state: Path, environment: Mapping[str, str] = os.environ) -> 
     return runtime_directory(state, environment) / CONTROL_SOCKET_NAME
 
 
-def running_socket(state: Path) -> Path:
-    """Find the running agent's socket, from a command: beside its state, else the system's."""
-    own = state / CONTROL_SOCKET_NAME
-    system = SYSTEM_DIRECTORY / CONTROL_SOCKET_NAME
-    return system if _is_there(system) and not _is_there(own) else own
+def control_sockets(
+    state: Path,
+    given: str = "",
+    *,
+    is_named: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> list[Path]:
+    """Say where a command looks for the running agent, the likeliest place first.
+
+    Args:
+        state: The agent's folder.
+        given: The socket that somebody named; empty: nobody did, but perhaps
+            ``$EDGE_AGENT_SOCKET`` does.
+        is_named: Whether somebody named the folder: then the system's agent is not meant.
+        environment: Where the variables are looked up.
+    """
+    named = given or environment.get(SOCKET_VARIABLE, "")
+    if named:
+        return [Path(named)]
+    found = [control_socket(state, environment), state / CONTROL_SOCKET_NAME]
+    if not is_named:
+        found.append(SYSTEM_DIRECTORY / CONTROL_SOCKET_NAME)
+    return list(dict.fromkeys(found))
 
 
-def _is_there(path: Path) -> bool:
+def leave_sign(state: Path, socket: Path) -> None:
+    """Have the state folder lead to a socket that is elsewhere, so that commands find it.
+
+    Raises:
+        StateError: The disk refused.
+    """
+    sign = state / CONTROL_SOCKET_NAME
+    if sign == socket:
+        return
     try:
-        return path.exists()
-    except PermissionError:  # somebody else's folder: connecting will say so
-        return False
+        sign.unlink(missing_ok=True)
+        sign.symlink_to(socket)
+    except OSError as error:
+        raise StateError(f"cannot write {sign}: {error.strerror}") from error
+
+
+def remove_sign(state: Path) -> None:
+    """Take the sign away; a socket is left alone, and so is what the disk does not let go."""
+    sign = state / CONTROL_SOCKET_NAME
+    if sign.is_symlink():
+        with contextlib.suppress(OSError):
+            sign.unlink()
 
 
 def admin_socket(given: str, environment: Mapping[str, str] = os.environ) -> Path:

@@ -2,7 +2,7 @@
 
 All is JSON. A reader ignores fields it does not know and refuses a ``schema_version`` newer than
 its own. Times are epoch seconds by the device's own clock, sizes are bytes, and names say so.
-Birth, reported, jobs, summaries and results travel signed, metrics unsigned, in an envelope
+Birth, reported, jobs and results travel signed, metrics unsigned, in an envelope
 (``agent.envelope``) that carries ``boot_id`` and ``seq``.
 """
 
@@ -22,6 +22,8 @@ ANNOUNCEMENT_BYTES_MAX: Final = 65_536
 """Bytes of a signed timestamp; one of ours has 400."""
 GAPS_MAX: Final = 64
 """Gaps in one message."""
+CHALLENGES_MAX: Final = 8
+"""Challenges that one birth answers."""
 
 Text = Annotated[str, Meta(max_length=4096)]
 ShortText = Annotated[str, Meta(max_length=256)]
@@ -31,11 +33,15 @@ _T = TypeVar("_T")
 
 
 class State(StrEnum):
-    """How a device is there, in Homie's words."""
+    """How a device is there, in Homie's words.
+
+    Homie's ``sleeping`` is none of them: the agent stays connected between its measurements, and a
+    device that is suspended cannot say so any more and is ``lost``.
+    """
 
     INIT = "init"
+    """Connected; its birth, and how its models do, are still to come."""
     READY = "ready"
-    SLEEPING = "sleeping"
     DISCONNECTED = "disconnected"
     LOST = "lost"
 
@@ -74,13 +80,15 @@ class Slots(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Which versions of a model are where.
 
     Attributes:
-        active: The version that answers; ``None``: none does.
+        active: The version that a release made active; ``None``: the runtime's configuration, or
+            a first release that is still tried, or nothing answers. The digest says which.
         active_digest: Of what really answers, as the runtime says; empty: nothing is in memory.
         previous: The version to go back to.
         under_way: The version that is being tried.
         under_way_digest: Of what its release runs; empty: not chosen yet.
         phase: Where that one is, such as ``canary``.
-        since_s: When that began.
+        since_s: When it came into that phase; without one, when its last release ended. By the
+            runtime's clock; ``None``: no release was ever ordered.
         reason: Why it is so, in a word.
     """
 
@@ -106,8 +114,13 @@ class Birth(Message, frozen=True, kw_only=True):
         memory_bytes: Total memory.
         labels: Facts by which plans choose devices.
         channel: Which plans it follows.
-        models: By their name.
-        conditions: What is wrong with the device as a whole, such as ``clone``.
+        runtime: ``away`` where the runtime does not answer; empty: it does.
+        known_s: While it is away: when ``models`` were so; ``None``: nothing was ever known.
+        models: By their name, as the runtime says or said last.
+        left_out: How many models more there are than a message can hold.
+        conditions: What is wrong with the device as a whole: ``clone``, ``records-lost``.
+        challenge: Random, and new with each run: see ``agent.transport.clones``.
+        answers: Challenges of births with this device's signature that another run said.
     """
 
     boot_id: ShortText
@@ -118,15 +131,31 @@ class Birth(Message, frozen=True, kw_only=True):
     memory_bytes: Count = 0
     labels: dict[ShortText, ShortText] = {}
     channel: ShortText = ""
+    runtime: ShortText = ""
+    known_s: float | None = None
     models: dict[ShortText, Slots] = {}
+    left_out: Count = 0
     conditions: tuple[ShortText, ...] = ()
+    challenge: ShortText = ""
+    answers: Annotated[tuple[ShortText, ...], Meta(max_length=CHALLENGES_MAX)] = ()
 
 
 class Reported(Message, frozen=True, kw_only=True):
-    """``reported``: retained; how every model does, said when it changed."""
+    """``reported``: retained; how every model does, said when it changed.
+
+    Attributes:
+        at_s: When this was said.
+        runtime: ``away`` where the runtime does not answer; empty: it does.
+        known_s: While it is away: when ``models`` were so; ``None``: nothing was ever known.
+        models: By their name, as the runtime says or said last.
+        left_out: How many models more there are than a message can hold.
+    """
 
     at_s: float = 0.0
+    runtime: ShortText = ""
+    known_s: float | None = None
     models: dict[ShortText, Slots] = {}
+    left_out: Count = 0
 
 
 class JobStatus(Message, frozen=True, kw_only=True):
@@ -159,14 +188,6 @@ class JobStatus(Message, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
-class Summary(Message, frozen=True, kw_only=True):
-    """``jobs/ROLLOUT/summary``: how the candidate compares; its maker knows what is inside."""
-
-    rollout: ShortText
-    at_s: float = 0.0
-    comparison: dict[str, Any] = {}
-
-
 class Loss(StrEnum):
     """Why messages never come; stored and sent, so the words are frozen."""
 
@@ -197,6 +218,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An earlier run of the agent that ended without a word: killed, or the power was cut.
+
+    Also one that ended before the broker had said whether it has a birth, or the like.
 
     Attributes:
         boot_id: Its numbers.

@@ -16,11 +16,12 @@ from agent.records.outbox import Outbox
 from agent.records.outbox_rows import Priority, Row
 from agent.settings.messaging import Mqtt
 from agent.settings.messaging import Outbox as OutboxSettings
-from agent.topics import Kind, Topics, parse
+from agent.topics import Topics
 from agent.transport.clones import CloneWatch, Suspicion
 from agent.transport.courier import Courier
 from agent.transport.inbox import Inbox
 from agent.transport.link import Link, LinkStatus
+from agent.transport.metering import BudgetMeter
 from agent.transport.sender import Publisher, Sender
 from agent.transport.terms import Grants
 
@@ -64,9 +65,11 @@ class Messaging:
         topics: Of this device.
         key: Signs reports.
         clock: Judges certificates.
-        budget: Told how many bytes are sent.
+        budget: Counts what is sent; measurements wait while it has no room for them.
         on_message: Called when there is something in the inbox; must not block.
         on_connected: Called when the connection stands; must not block.
+        on_stranger: Called when a birth is to be said for another with this device's signature;
+            must not block.
         on_cloned: Called when another device was seen with this identity; must not block.
         is_cloned: Whether an earlier run saw one.
 
@@ -89,11 +92,12 @@ class Messaging:
         budget: Budget,
         on_message: Callable[[], None],
         on_connected: Callable[[], None],
+        on_stranger: Callable[[], None],
         on_cloned: Callable[[], None],
         is_cloned: bool,
     ) -> None:
         self.topics = topics
-        self._budget = budget
+        self._meter = BudgetMeter(budget, time.monotonic, clock.wall_s)
         self.outbox = Outbox(
             file,
             kernel=_KERNEL.read_text("ascii").strip(),
@@ -106,9 +110,13 @@ class Messaging:
         )
         self.inbox = Inbox(topics, on_message)
         self.clones = CloneWatch(
-            self.outbox.own_boot_ids, {key.key_id: key.public_key}, is_known=is_cloned
+            self.outbox.boot_id,
+            self.outbox.own_boot_ids,
+            {key.key_id: key.public_key},
+            is_known=is_cloned,
         )
         self._is_cloned = is_cloned
+        self._on_stranger = on_stranger
         self._on_cloned = on_cloned
         sender = Sender(
             self.outbox,
@@ -118,6 +126,7 @@ class Messaging:
             uniform=random.uniform,
             now_s=time.monotonic,
             on_arrived=self._arrived,
+            meter=self._meter,
         )
         courier = _Announcing(topics, sender, self.inbox, self.clones)
         courier.on_connected = on_connected
@@ -138,6 +147,11 @@ class Messaging:
     def status(self) -> LinkStatus:
         """How the link does."""
         return _NONE if self._link is None else self._link.status
+
+    @property
+    def held(self) -> str:
+        """Why measurements wait for a byte budget; empty: they do not."""
+        return self._meter.held
 
     def start(self) -> None:
         """Begin to connect."""
@@ -167,10 +181,11 @@ class Messaging:
         if self._link is not None:
             self._link.wake()
 
-    def say(self, state: State) -> None:
-        """Say how the device is there."""
-        if self._link is not None:
-            self._link.say(state)
+    def clear_clone(self) -> None:
+        """Forget that a clone was seen: somebody has seen to it. The next try is now."""
+        self.clones.clear()
+        self._is_cloned = False
+        self.try_now()
 
     def try_now(self) -> None:
         """End a pause before the next connection."""
@@ -181,9 +196,9 @@ class Messaging:
         if not self._is_cloned and self.clones.suspicion is Suspicion.CLONED:
             self._is_cloned = True
             self._on_cloned()
+        if self.clones.is_answer_due():
+            self._on_stranger()
 
     def _arrived(self, row: Row) -> None:
-        topic = parse(row.topic)
-        if topic is not None and topic.kind is Kind.BIRTH and row.boot_id == self.outbox.boot_id:
-            self.clones.born()
-        self._budget.spend("telemetry", len(row.payload) + len(row.topic))
+        if row.topic == self.topics.reported and self._link is not None:
+            self._link.say(State.READY)  # it follows the birth: now all has been said

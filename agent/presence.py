@@ -1,15 +1,26 @@
 """What the device says about itself at every connection, and when it changed; pure."""
 
 from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
 
 from agent import __version__
+from agent.device.known_models import Known
 from agent.messages import Birth, Reported, Slots
 from agent.settings.device import Device
 from agent.transport.clones import Suspicion
 from agent.update.standing import Standing
 from edge_runtime.hardware import CpuFacts
 
-_FLAGS_TOLD = 256  # characters each; more than any processor has
+AWAY: Final = "away"
+"""Said of the runtime while it does not answer."""
+CLONE: Final = "clone"
+RECORDS_LOST: Final = "records-lost"
+MODELS_BYTES_MAX: Final = 40_960
+"""Of all models in one message; hundreds of them fit."""
+_REASON_CHARS: Final = 200
+_FLAGS_TOLD: Final = 256  # characters each; more than any processor has
 
 
 def slots(standings: Mapping[str, Standing]) -> dict[str, Slots]:
@@ -24,7 +35,8 @@ def slots(standings: Mapping[str, Standing]) -> dict[str, Slots]:
             under_way=None if passage is None else passage.version,
             under_way_digest="" if passage is None else passage.digest,
             phase="" if passage is None else passage.state,
-            reason=standing.disabled or standing.override_reason or "",
+            since_s=standing.since_s,
+            reason=_reason(standing),
         )
     return found
 
@@ -36,8 +48,11 @@ def birth(
     boot_id: str,
     started_s: float,
     memory_bytes: int,
-    standings: Mapping[str, Standing],
+    known: Known,
     suspicion: Suspicion,
+    is_anew: bool,
+    challenge: str,
+    answers: tuple[str, ...],
 ) -> Birth:
     """Say what the device is.
 
@@ -47,9 +62,13 @@ def birth(
         boot_id: Which run of the agent says so.
         started_s: When that began.
         memory_bytes: All of its memory.
-        standings: Of its models.
+        known: Of its models.
         suspicion: Whether another device lives under its name.
+        is_anew: Whether its records had to begin anew, and the fleet has not heard of it.
+        challenge: What another one of its name would answer.
+        answers: What it answers another one.
     """
+    told = _fitting(known.models)
     return Birth(
         boot_id=boot_id,
         started_s=started_s,
@@ -59,14 +78,57 @@ def birth(
         memory_bytes=memory_bytes,
         labels=dict(device.labels),
         channel=device.channel,
-        models=slots(standings),
-        conditions=("clone",) if suspicion is Suspicion.CLONED else (),
+        runtime=AWAY if known.is_away else "",
+        known_s=_known_s(known),
+        models=told,
+        left_out=len(known.models) - len(told),
+        conditions=_conditions(suspicion, is_anew=is_anew),
+        challenge=challenge,
+        answers=answers,
     )
 
 
-def reported(standings: Mapping[str, Standing], at_s: float) -> Reported:
-    """Say how every model does."""
-    return Reported(at_s=at_s, models=slots(standings))
+def reported(known: Known, at_s: float) -> Reported:
+    """Say how every model does.
+
+    Args:
+        known: Of the models.
+        at_s: Seconds since 1970.
+    """
+    told = _fitting(known.models)
+    return Reported(
+        at_s=at_s,
+        runtime=AWAY if known.is_away else "",
+        known_s=_known_s(known),
+        models=told,
+        left_out=len(known.models) - len(told),
+    )
+
+
+def _fitting(models: dict[str, Slots]) -> dict[str, Slots]:
+    """Give as many as a message can hold: a device with too many must stay reachable."""
+    left_bytes, told = MODELS_BYTES_MAX, {}
+    for name, each in models.items():
+        left_bytes -= len(msgspec.json.encode({name: each}))
+        if left_bytes < 0:
+            break
+        told[name] = each
+    return told
+
+
+def _conditions(suspicion: Suspicion, *, is_anew: bool) -> tuple[str, ...]:
+    told = {CLONE: suspicion is Suspicion.CLONED, RECORDS_LOST: is_anew}
+    return tuple(condition for condition, is_so in told.items() if is_so)
+
+
+def _reason(standing: Standing) -> str:
+    """Say why a model is as it is: what keeps it from answering before what a person decided."""
+    why = standing.disabled or standing.active_problem or standing.override_reason
+    return why[:_REASON_CHARS]
+
+
+def _known_s(known: Known) -> float | None:
+    return known.known_s if known.is_away else None
 
 
 def _told(flags: Iterable[str]) -> tuple[str, ...]:

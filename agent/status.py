@@ -1,13 +1,16 @@
 """What ``edge-agent status`` shows."""
 
+import contextlib
 from typing import Any
 
 from agent import __version__
 from agent.assembly import Assembly
+from agent.device.answering import answering, ready_versions
 from agent.download.notices import Progress
 from agent.errors import AgentError
+from agent.progressing import Progressing
+from agent.update.standing import Standing
 from agent.update.states import FINAL
-from agent.updating import Progressing
 
 
 def status(
@@ -48,10 +51,12 @@ def status(
             "metrics_bytes": waiting.metrics_bytes,
             "dropped": {reason.value: count for reason, count in waiting.dropped.items()},
             "problem": waiting.problem,
+            "held": parts.messaging.held,
         },
         "bytes_this_month": {
             kind: parts.budget.spent(kind) for kind in ("metadata", "artifact", "telemetry")
         },
+        "records": _records(parts),
         "repository": _repository(parts, shown),
         "runtime": _runtime(parts),
         "updates": [
@@ -73,6 +78,20 @@ def status(
     }
 
 
+def _records(parts: Assembly) -> dict[str, Any]:
+    """Say what of the records was lost, while the fleet does not know or the old file is here."""
+    loss = parts.file.loss()
+    aside = parts.file.aside
+    if loss is None or (loss.is_told and not aside.exists()):
+        return {"problem": "", "kept": (), "lost": (), "aside": ""}
+    return {
+        "problem": loss.reason,
+        "kept": loss.kept,
+        "lost": loss.lost,
+        "aside": str(aside) if aside.exists() else "",
+    }
+
+
 def _repository(parts: Assembly, shown: Progressing | None) -> dict[str, Any] | None:
     if shown is None:
         return None
@@ -82,6 +101,8 @@ def _repository(parts: Assembly, shown: Progressing | None) -> dict[str, Any] | 
         "checked_s": check.at_s,
         "problem": check.problem,
         "reason": check.reason,
+        "plans_problem": "" if shown.plans_trouble is None else shown.plans_trouble.why,
+        "plans_problem_s": 0.0 if shown.plans_trouble is None else shown.plans_trouble.since_s,
         "timestamp_version": check.timestamp_version,
         "fetched_bytes": check.fetched_bytes,
         "models": [
@@ -102,18 +123,32 @@ def _runtime(parts: Assembly) -> dict[str, Any]:
         standings = parts.runtime.standings()
     except AgentError as error:
         return {"problem": error.message, "models": {}}
+    ready: dict[str, set[int]] = {}
+    with contextlib.suppress(AgentError):  # it went away between both questions
+        ready = ready_versions(parts.admin.index())
     return {
         "problem": "",
         "models": {
-            model: {
-                "active": standing.active,
-                "running_digest": standing.running_digest,
-                "previous": standing.previous,
-                "disabled": standing.disabled,
-                "override": standing.override,
-            }
-            for model, standing in standings.items()
+            model: _model(standings.get(model, Standing()), ready.get(model, set()))
+            for model in sorted(standings.keys() | ready.keys())
         },
+    }
+
+
+def _model(standing: Standing, ready: set[int]) -> dict[str, Any]:
+    found, passage = answering(standing, ready), standing.under_way()
+    return {
+        "active": standing.active,
+        "answers": found.versions,
+        "answers_by": found.source.value,
+        "running_digest": standing.running_digest,
+        "problem": standing.active_problem,
+        "previous": standing.previous,
+        "disabled": standing.disabled,
+        "override": standing.override,
+        "under_way": None
+        if passage is None
+        else {"version": passage.version, "phase": passage.state, "percent": passage.percent},
     }
 
 

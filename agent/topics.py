@@ -26,7 +26,6 @@ class Kind(StrEnum):
     REPORTED = "reported"
     JOB = "job"
     METRICS = "metrics"
-    SUMMARY = "summary"
     COMMAND = "command"
     RESULT = "result"
 
@@ -39,7 +38,7 @@ class Topic:
         kind: What is said there.
         fleet: Name of the fleet.
         device: The device's name; empty: the whole fleet.
-        rollout: Of a job or a summary.
+        rollout: Of a job.
         op: What a command orders, such as ``check-now``.
         id: The command's own name.
     """
@@ -85,10 +84,6 @@ class Topics:
         """Where the device says how far it is with a rollout."""
         return f"{self._own}/jobs/{_word(rollout)}"
 
-    def summary(self, rollout: str) -> str:
-        """Where the device says how two versions compare."""
-        return f"{self._own}/jobs/{_word(rollout)}/summary"
-
     def command(self, op: str, command_id: str) -> str:
         """Where a command to the device is."""
         return f"{self._own}/cmd/{_word(op)}/{_word(command_id)}"
@@ -125,8 +120,6 @@ def _of_device(fleet: str, device: str, levels: list[str]) -> Topic | None:
             return Topic(Kind.METRICS, fleet, device)
         case ["jobs", rollout] if WORD.fullmatch(rollout):
             return Topic(Kind.JOB, fleet, device, rollout=rollout)
-        case ["jobs", rollout, "summary"] if WORD.fullmatch(rollout):
-            return Topic(Kind.SUMMARY, fleet, device, rollout=rollout)
         case ["cmd", op, name] if WORD.fullmatch(op) and WORD.fullmatch(name):
             return Topic(Kind.COMMAND, fleet, device, op=op, id=name)
         case ["cmd", op, name, "result"] if WORD.fullmatch(op) and WORD.fullmatch(name):

@@ -10,14 +10,17 @@ from agent import locations
 from agent.clock import Clock
 from agent.device.bundles import Bundles
 from agent.device.conditions import Conditions
+from agent.device.importing import Importing
 from agent.device.local_contents import LocalContents
 from agent.device.plans import PlanLooking
 from agent.device.remarks import Remarks
 from agent.device.reports import NoReports, Reports
 from agent.device.runtime import Runtime
 from agent.download.downloads import Downloads
+from agent.download.import_folder import ImportFolder
 from agent.download.indexes import ChunkIndexes
 from agent.download.notices import Progress
+from agent.elapsed_time import ElapsedTime
 from agent.errors import StateError
 from agent.member import Member
 from agent.messaging import Messaging
@@ -29,6 +32,7 @@ from agent.runtime_client.handover import Handover
 from agent.trust.http import open_http
 from agent.trust.places import places_of
 from agent.trust.repository import Following, Repository
+from agent.trust.room import unlimited
 from agent.update.deadlines import Deadlines
 from agent.update.machine import UpdateMachine
 from fleet.documents.paths import ARTIFACTS_FOLDER
@@ -47,6 +51,7 @@ class Ground:
         member: Who the device is.
         file: agent.db.
         clock: Tells the time.
+        elapsed: Counts how much of it has passed.
         budget: Counts bytes.
         runtime: The daemon.
         handover: Its hand-over socket.
@@ -59,6 +64,7 @@ class Ground:
     member: Member
     file: RecordsFile
     clock: Clock
+    elapsed: ElapsedTime
     budget: Budget
     runtime: Runtime
     handover: Handover
@@ -96,11 +102,16 @@ def update_parts(ground: Ground) -> UpdateParts | None:
     url = config.repository.url or imported_url(ground.member)
     repository = believing(ground, url)
     looking = PlanLooking(
-        config.device.channel, repository, ground.runtime, ground.updates, ground.conditions
+        config.device.channel,
+        repository,
+        ground.runtime,
+        ground.updates,
+        ground.conditions,
+        ground.elapsed,
     )
     remarks = Remarks(ground.member.state)
     messaging = ground.messaging
-    reports = Reports(messaging.outbox, messaging.topics, remarks, messaging.wake)
+    reports = Reports(messaging.outbox, messaging.topics, remarks, ground.runtime, messaging.wake)
     machine = UpdateMachine(
         updates=ground.updates,
         downloads=_bundles(ground, repository, remarks),
@@ -113,6 +124,7 @@ def update_parts(ground: Ground) -> UpdateParts | None:
             verdict_s=config.updates.verdict_s,
         ),
         now_s=ground.clock.wall_s,
+        elapsed_s=ground.elapsed.now_s,
         poll_s=ground.member.config.runtime.poll_s,
     )
     return UpdateParts(repository=repository, looking=looking, machine=machine)
@@ -121,6 +133,12 @@ def update_parts(ground: Ground) -> UpdateParts | None:
 def imported_url(member: Member) -> str:
     """Give the URL of what was imported last."""
     return (member.state / locations.IMPORTED).absolute().as_uri()
+
+
+def importing(ground: Ground) -> Importing:
+    """Make what takes an import that is laid out."""
+    folder = ImportFolder(ground.member.state / locations.IMPORTED)
+    return Importing(folder, lambda url: believing(ground, url))
 
 
 def believing(ground: Ground, url: str) -> Repository:
@@ -132,13 +150,14 @@ def believing(ground: Ground, url: str) -> Repository:
     """
     config = ground.member.config
     settings = msgspec.structs.replace(config.repository, url=url)
-    is_here = url == imported_url(ground.member)
+    is_here = url.startswith("file:")
     return Repository(
         ground.member.state / "tuf",
         settings,
         Floors(ground.file),
         ground.clock,
         _nothing if is_here else _counter(ground.budget),
+        room=unlimited if is_here else lambda: ground.budget.room("metadata"),
         following=Following(config.device.channel, config.device.fleet),
     )
 

@@ -10,14 +10,24 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.device.plans import Outlook, PlanLooking
-from agent.errors import AgentError, ConfigError, NetworkError, RuntimeAwayError, TrustError
+from agent.errors import (
+    AgentError,
+    BudgetError,
+    ConfigError,
+    NetworkError,
+    RuntimeAwayError,
+    TrustError,
+)
+from agent.progressing import Check, Progressing
 from agent.settings.device import Repository as RepositorySettings
+from agent.troubles import Troubles
 from agent.trust.complaints import Complaints
 from agent.trust.repository import Repository
+from agent.trust.source import Source
 from agent.update.machine import UpdateMachine
 
 _log = logging.getLogger(__name__)
@@ -30,29 +40,12 @@ RETRY_FIRST_S: Final = 10.0
 RETRY_MOST_S: Final = 1800.0
 JITTER: Final = 0.25
 """Of the time between two looks at the repository: a fleet must not look at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What the last look at the repository brought.
-
-    Attributes:
-        number: Rises with each look.
-        at_s: When, in seconds since 1970; 0: there was none.
-        problem: Why it brought nothing; empty: it was well.
-        reason: The same in a frozen word, where the repository was not believed.
-        timestamp_version: Of the timestamp that is believed.
-        fetched_bytes: What came over the network.
-        changed: Whether anything was new.
-    """
-
-    number: int = 0
-    at_s: float = 0.0
-    problem: str = ""
-    reason: str = ""
-    timestamp_version: int = 0
-    fetched_bytes: int = 0
-    changed: bool = False
+NOT_FOLLOWED: Final = "plans cannot be followed now"
+NOT_SETTINGS: Final = "the repository cannot be looked at with these settings"
+OVER_BUDGET: Final = "the repository is not looked at"
+BUDGET: Final = "budget"
+"""The word for it, as it is shown and sent."""
+FAULT: Final = "updates failed in a way nobody foresaw; they are tried again"
 
 
 @dataclass(slots=True)
@@ -63,7 +56,7 @@ class _Wishes:
         announced: A timestamp that was announced.
         announced_at: When it is to be followed, in seconds of the awake clock.
         check: Whether somebody wants the repository looked at now.
-        source: Where to look, if not at the repository itself.
+        source: What came in another way, and is to be taken.
         decide: Whether plans are to be looked at again.
         stop: Whether it is over.
     """
@@ -71,24 +64,9 @@ class _Wishes:
     announced: bytes | None = None
     announced_at: float = 0.0
     check: bool = False
-    source: Repository | None = None
+    source: Source | None = None
     decide: bool = False
     stop: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progressing:
-    """What the thread shows of itself.
-
-    Attributes:
-        check: The last look.
-        outlooks: What follows for each model.
-        runtime_problem: Why the daemon does not answer; empty: it does.
-    """
-
-    check: Check = field(default_factory=Check)
-    outlooks: tuple[Outlook, ...] = ()
-    runtime_problem: str = ""
 
 
 class Updating:
@@ -101,6 +79,7 @@ class Updating:
         machine: Takes updates further.
         wall_s: Seconds since 1970.
         on_distrust: Told once of each reason why the repository is not believed.
+        on_spent: Told once that the byte budget lets nobody look at it.
         changed: Called after each turn in which something may have changed.
     """
 
@@ -113,6 +92,7 @@ class Updating:
         *,
         wall_s: Callable[[], float],
         on_distrust: Callable[[TrustError], None],
+        on_spent: Callable[[BudgetError], None],
         changed: Callable[[], None],
     ) -> None:
         self._repository = repository
@@ -121,8 +101,10 @@ class Updating:
         self._machine = machine
         self._wall_s = wall_s
         self._on_distrust = on_distrust
+        self._on_spent = on_spent
         self._changed = changed
         self._complaints = Complaints()
+        self._troubles = Troubles(wall_s)
         self._condition = threading.Condition()
         self._wishes = _Wishes(check=True)
         self._check_due_s = 0.0
@@ -130,6 +112,7 @@ class Updating:
         self._work_due_s: float | None = 0.0
         self._look_due_s = 0.0
         self._failures = 0
+        self._taken = Check()
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         self.shown = Progressing()
 
@@ -162,35 +145,59 @@ class Updating:
             interrupting.daemon = True
             interrupting.start()
 
-    def check_now(self, timeout_s: float, source: Repository | None = None) -> Check:
+    def check_now(self, timeout_s: float) -> Check:
         """Look at the repository now, and wait for what that brings.
 
         Args:
             timeout_s: How long to wait.
-            source: Where to look instead, such as at files that were imported.
 
         Raises:
             ConfigError: There is no repository.
             NetworkError: It takes longer than this.
         """
-        if self._repository is None:
-            raise ConfigError("there is no repository: enrol the device, or set repository.url")
-        before = self.shown.check.number
-        self.ring(source)
-        end_s = time.monotonic() + timeout_s
-        with self._condition:
-            while self.shown.check.number == before:
-                if not self._condition.wait(max(0.0, end_s - time.monotonic())):
-                    raise NetworkError("the repository is still being looked at; ask again later")
-        return self.shown.check
+        return self._awaited(lambda: self.shown.check, self.ring, timeout_s)
 
-    def ring(self, source: Repository | None = None) -> None:
-        """Look at the repository now, or somewhere else."""
+    def take(self, source: Source, timeout_s: float) -> Check:
+        """Take what came in another way, and wait for what that brings.
+
+        A refusal says nothing of the repository: it is not complained of, and looked at as before.
+
+        Args:
+            source: Such as an import.
+            timeout_s: How long to wait.
+
+        Raises:
+            ConfigError: There is no repository.
+            NetworkError: It takes longer than this.
+        """
+
+        def wish() -> None:
+            with self._condition:
+                self._wishes.source = source
+                self.decide_again()
+
+        return self._awaited(lambda: self._taken, wish, timeout_s)
+
+    def ring(self) -> None:
+        """Look at the repository now."""
         with self._condition:
             self._wishes.check = True
-            self._wishes.source = source
             self._condition.notify()
         self._machine.interrupt()
+
+    def _awaited(
+        self, newest: Callable[[], Check], wish: Callable[[], None], timeout_s: float
+    ) -> Check:
+        if self._repository is None:
+            raise ConfigError("there is no repository: enrol the device, or set repository.url")
+        before = newest().number
+        wish()
+        end_s = time.monotonic() + timeout_s
+        with self._condition:
+            while newest().number == before:
+                if not self._condition.wait(max(0.0, end_s - time.monotonic())):
+                    raise NetworkError("the repository is still being looked at; ask again later")
+            return newest()
 
     def decide_again(self) -> None:
         """Look at the plans again: something about the device has changed."""
@@ -202,17 +209,22 @@ class Updating:
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._machine.resume()
+        try:
+            self._machine.resume()
+        except Exception as error:  # noqa: BLE001 - the same
+            self._troubles.note(FAULT, f"{type(error).__name__}: {error}", fault=True)
         while self._waited():
             try:
                 self._turn()
-            except Exception:  # noqa: BLE001 - logged; the device must stay reachable
-                _log.exception("updates failed in a way nobody foresaw; they are tried again")
+            except Exception as error:  # noqa: BLE001 - logged; the device must stay reachable
+                self._troubles.note(FAULT, f"{type(error).__name__}: {error}", fault=True)
                 later_s = time.monotonic() + RETRY_FIRST_S
                 self._work_due_s = later_s
                 self._check_due_s = max(self._check_due_s, later_s)
                 self._decide_due_s = max(self._decide_due_s, later_s)
                 self._look_due_s = max(self._look_due_s, later_s)
+            else:
+                self._troubles.settle(FAULT)
             self._changed()
 
     def _waited(self) -> bool:
@@ -247,12 +259,12 @@ class Updating:
             if wishes.announced is not None and not is_rung:
                 self._wishes.announced = wishes.announced
                 self._wishes.announced_at = wishes.announced_at
+        if self._repository is not None and wishes.source is not None:
+            self._take(wishes.source)
+            self._repository.reread()
         must_decide = wishes.decide or now_s >= min(self._decide_due_s, self._look_due_s)
         if self._repository is not None and (wishes.check or is_rung or now_s >= self._check_due_s):
-            source = wishes.source or self._repository
-            self._refresh(source, wishes.announced if is_rung else None)
-            if source is not self._repository:
-                self._repository.reread()
+            self._refresh(self._repository, wishes.announced if is_rung else None)
             must_decide = True
         if must_decide:
             self._decide()
@@ -264,6 +276,22 @@ class Updating:
         if was_busy and pause_s is None and self._looking is not None:
             self._decide_due_s = time.monotonic()  # something came to its end
         self._work_due_s = None if pause_s is None else time.monotonic() + pause_s
+
+    def _take(self, source: Source) -> None:
+        taken = Check(number=self._taken.number + 1, at_s=self._wall_s())
+        try:
+            with contextlib.nullcontext() if self._looking is None else self._looking.lock:
+                found = source.refresh()
+        except AgentError as error:
+            _log.warning("an import is refused: %s", error.message)
+            taken = replace(taken, problem=error.message)
+        else:
+            version, changed = found.timestamp_version, found.changed
+            taken = replace(taken, timestamp_version=version, changed=changed)
+            self.shown = replace(self.shown, check=replace(taken, number=self.shown.check.number))
+        with self._condition:
+            self._taken = taken
+            self._condition.notify_all()
 
     def _refresh(self, repository: Repository, announced: bytes | None) -> None:
         check = replace(self.shown.check, at_s=self._wall_s(), problem="", reason="")
@@ -279,7 +307,13 @@ class Updating:
                 self._on_distrust(error)
             pause_s = self._after_failure()
         except ConfigError as error:
+            self._troubles.note(NOT_SETTINGS, error.message)
             check = replace(check, problem=error.message)
+        except BudgetError as error:
+            check = replace(check, problem=error.message, reason=BUDGET)
+            if self._troubles.of(OVER_BUDGET) is None:
+                self._on_spent(error)
+            self._troubles.note(OVER_BUDGET, error.message)
         except AgentError as error:
             if error.message != self.shown.check.problem:
                 _log.warning("the repository cannot be looked at: %s", error.message)
@@ -288,6 +322,8 @@ class Updating:
         else:
             if self._complaints.settle():
                 _log.info("the repository is believed again")
+            self._troubles.settle(NOT_SETTINGS)
+            self._troubles.settle(OVER_BUDGET)
             self._failures = 0
             check = replace(
                 check,
@@ -318,19 +354,33 @@ class Updating:
             self._decide_due_s = time.monotonic() + AWAY_S
             return
         except AgentError as error:
-            _log.error("plans cannot be followed now: %s", error.message)
+            self._troubles.note(NOT_FOLLOWED, error.message)
+            trouble = self._troubles.of(NOT_FOLLOWED)
+            self.shown = replace(self.shown, plans_trouble=trouble)
             self._decide_due_s = time.monotonic() + RETRY_FIRST_S
             return
-        are_stored = [
-            self._machine.consider(
-                outlook.model, outlook.plan, outlook.decision, outlook.manifest_sha256
-            )
-            for outlook in outlooks
-        ]
+        self._troubles.settle(NOT_FOLLOWED)
+        are_stored = [self._follows(outlook) for outlook in outlooks]
         self._decide_due_s = self._next_decision_s(outlooks)
         if not all(are_stored):
             self._decide_due_s = time.monotonic() + RETRY_FIRST_S
-        self.shown = replace(self.shown, outlooks=tuple(outlooks), runtime_problem="")
+        self.shown = replace(
+            self.shown, outlooks=tuple(outlooks), runtime_problem="", plans_trouble=None
+        )
+
+    def _follows(self, outlook: Outlook) -> bool:
+        """Have a model's plan followed; a fault in that is no other model's trouble."""
+        model = outlook.model
+        what = f"the plan for {model} is not followed by a fault of this program"
+        try:
+            is_stored = self._machine.consider(
+                model, outlook.plan, outlook.decision, outlook.manifest_sha256
+            )
+        except Exception as error:  # noqa: BLE001 - logged, and tried again
+            self._troubles.note(what, f"{type(error).__name__}: {error}", fault=True)
+            return False
+        self._troubles.settle(what)
+        return is_stored
 
     def _next_decision_s(self, outlooks: list[Outlook]) -> float:
         """Say when a decision may be another one without another plan: a window opens, ..."""

@@ -1,24 +1,14 @@
 """The arguments of every command, without importing what they do."""
 
 import argparse
-import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from agent import __version__
-from edge_runtime.exit_codes import ExitCode
+from edge_runtime.usage import Parser
 
 _Commands = Any  # argparse keeps the type of its subparsers to itself
 
 _CONFIG: Final = "$EDGE_AGENT_CONFIG, else /etc/edge-agent.toml if it is there"
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with our exit code for wrong usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it would be right."""
-        self.print_usage(sys.stderr)
-        self.exit(ExitCode.USAGE, f"{self.prog}: {message}\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,7 +46,20 @@ def _command(
     added.add_argument(
         "--config", metavar="F.toml", type=_not_empty, help=f"configuration ({_CONFIG})"
     )
+    added.add_argument(
+        "--state-dir", metavar="D", type=_not_empty, help="the agent's folder, instead of state_dir"
+    )
     return added
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--socket",
+        metavar="P",
+        type=_not_empty,
+        help="the running agent's socket ($EDGE_AGENT_SOCKET, else agent.sock in "
+        "$RUNTIME_DIRECTORY, in the agent's folder, or in /run/edge-agent)",
+    )
 
 
 def _add_running(commands: _Commands) -> None:
@@ -86,7 +89,8 @@ def _add_asking(commands: _Commands) -> None:
         "status",
         "asking",
         "Say how the running agent does.",
-        "  edge-agent status\n  edge-agent status --json | jq .broker\n",
+        "  edge-agent status\n  edge-agent status --json | jq .broker\n"
+        "  edge-agent status --state-dir /srv/agent-2\n",
     )
     explain = _command(
         commands,
@@ -105,6 +109,7 @@ def _add_asking(commands: _Commands) -> None:
         "  edge-agent check-now\n",
     )
     for each in (status, explain, check):
+        _add_socket(each)
         each.add_argument("--json", action="store_true", help="print JSON")
     outbox = _command(
         commands,
@@ -147,15 +152,28 @@ def _add_identity(commands: _Commands) -> None:
         "  edge-agent prepare-image --yes\n",
     )
     prepare.add_argument("--yes", action="store_true", help="do not ask")
+    clear = _command(
+        commands,
+        "clear-clone",
+        "clearing",
+        "Say that the copy of this device is gone, so that updates begin again.",
+        "  edge-agent clear-clone\n\n"
+        "For a device whose status says CLONE. It works with the agent running or not. Should the\n"
+        "copy still be there, the running agent notices it again, and says so.",
+    )
+    _add_socket(clear)
+    clear.add_argument("--json", action="store_true", help="print JSON")
     imported = _command(
         commands,
         "import",
         "importing",
         "Take releases and plans from a file, where there is no network.",
         "  edge-agent import /media/usb/export.tar\n\n"
-        "The file is made by `edge-fleet repo export`. Trust is in its signatures, as ever.",
+        "The file is made by `edge-fleet repo export`. Trust is in its signatures, as ever: it is\n"
+        "verified before it takes the place of the last one, and what is refused changes nothing.",
     )
     imported.add_argument("file", metavar="FILE", help="the export, a tar")
+    _add_socket(imported)
     imported.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from agent import locations
 from agent.cli.options import check_has_run, config_of, print_json
+from agent.cli.running_agent import ask_running
 from agent.config import Config
-from agent.control import Question, ask
+from agent.control import Question
 from agent.errors import RuntimeAwayError
 from edge_runtime.exit_codes import ExitCode
 
@@ -23,11 +24,10 @@ def run(options: argparse.Namespace) -> int:
         AgentError: No agent is running, or it cannot answer.
     """
     config = config_of(options)
-    socket = locations.running_socket(locations.state_directory(config.state_dir))
     if options.command == "explain":
-        return _explain(options, config, socket)
+        return _explain(options, config)
     limit_s = CHECK_S if options.command == "check-now" else ASK_S
-    found = ask(socket, Question(options.command), limit_s)
+    found = ask_running(options, config, Question(options.command), limit_s)
     if options.json:
         print_json(found)
     elif options.command == "status":
@@ -39,9 +39,9 @@ def run(options: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def _explain(options: argparse.Namespace, config: Config, socket: Any) -> int:  # noqa: ANN401
+def _explain(options: argparse.Namespace, config: Config) -> int:
     try:
-        lines = ask(socket, Question("explain", options.model), ASK_S)
+        lines = ask_running(options, config, Question("explain", options.model), ASK_S)
     except RuntimeAwayError:
         lines = _explained_here(config, options.model)
     if options.json:
@@ -87,11 +87,15 @@ def _status(found: dict[str, Any]) -> list[str]:
         lines.append(
             "  CLONE       another device signs with this one's key: no update begins; run"
         )
-        lines.append("              `edge-agent prepare-image` on the copy, and enrol both again")
+        lines.append("              `edge-agent prepare-image` on the copy, and enrol both again;")
+        lines.append("              if the copy is gone for good: `edge-agent clear-clone`")
     elif found["clone"] == "suspected":
         lines.append("  clone       another device may use this identity (suspected)")
     if found["paused_until_s"] > found["clock"]["wall_s"]:
         lines.append(f"  paused      updates are, until {_when(found['paused_until_s'])}")
+    if outbox["held"]:
+        lines.append(f"  measured    waits in the outbox: {outbox['held']}")
+    lines += _records(found["records"])
     spent = found["bytes_this_month"]
     lines.append("  this month  " + ", ".join(f"{_kib(spent[kind])} {kind}" for kind in spent))
     return [
@@ -102,6 +106,21 @@ def _status(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _records(found: dict[str, Any]) -> list[str]:
+    if not found["problem"]:
+        return []
+    lines = [
+        f"  RECORDS     agent.db began anew: {found['problem']}",
+        f"              kept: {', '.join(found['kept']) or 'nothing'}",
+        f"              lost: {', '.join(found['lost'])}",
+    ]
+    if found["aside"]:
+        lines.append(
+            f"              the old one is {found['aside']}: remove it when it was seen to"
+        )
+    return lines
+
+
 def _repository(found: dict[str, Any] | None) -> list[str]:
     if found is None:
         return ["  repository  none: enrol the device, or set repository.url"]
@@ -110,6 +129,9 @@ def _repository(found: dict[str, Any] | None) -> list[str]:
     if found["problem"]:
         reason = f" ({found['reason']})" if found["reason"] else ""
         lines.append(f"              {found['problem']}{reason}")
+    if found["plans_problem"]:
+        since = _when(found["plans_problem_s"])
+        lines.append(f"              no plan is followed since {since}: {found['plans_problem']}")
     for model in found["models"]:
         rollout = f" by {model['rollout']}" if model["rollout"] else ""
         lines.append(f"              {model['model']}: {model['action']}{rollout}: {model['text']}")
@@ -121,13 +143,36 @@ def _runtime(found: dict[str, Any]) -> list[str]:
         return [f"  runtime     {found['problem']}"]
     lines = []
     for model, standing in sorted(found["models"].items()):
-        active = standing["active"]
-        text = f"version {active} answers" if active is not None else "no release answers"
-        if standing["disabled"]:
-            text = f"disabled: {standing['disabled']}"
         digest = standing["running_digest"][:12]
-        lines.append(f"  runtime     {model}: {text}{f' ({digest})' if digest else ''}")
-    return lines or ["  runtime     it answers, and knows no release"]
+        shown = f" ({digest})" if digest else ""
+        lines.append(f"  runtime     {model}: {_answering(standing)}{shown}")
+        if standing["problem"]:
+            lines.append(f"              {standing['problem']}")
+    return lines or ["  runtime     it answers, and has no model"]
+
+
+_BY: Final = {
+    "release": "",
+    "probation": ", on probation",
+    "configuration": ", as the daemon's configuration says",
+}
+
+
+def _answering(standing: dict[str, Any]) -> str:
+    if standing["disabled"]:
+        text = f"disabled: {standing['disabled']}"
+    elif standing["answers"]:
+        versions = standing["answers"]
+        several = f"versions {', '.join(map(str, versions))} answer"
+        text = several if len(versions) > 1 else f"version {versions[0]} answers"
+        text += _BY.get(standing["answers_by"], "")
+    else:
+        text = "nothing answers"
+    tried = standing["under_way"]
+    if tried is not None and tried["version"] not in standing["answers"]:
+        share = f", {tried['percent']} %" if tried["percent"] else ""
+        text += f"; version {tried['version']} is tried ({tried['phase']}{share})"
+    return text
 
 
 def _updates(found: dict[str, Any]) -> list[str]:

@@ -22,9 +22,11 @@ def config_of(options: argparse.Namespace) -> Config:
         ConfigError: It cannot be read, or something in it is wrong.
     """
     given = options.config or os.environ.get(VARIABLE, "")
-    if given:
-        return load(Path(given))
-    return load(SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None)
+    path = Path(given or SYSTEM_CONFIG)
+    config = load(path if given or path.exists() else None)
+    if options.state_dir:
+        config = msgspec.structs.replace(config, state_dir=options.state_dir)
+    return config
 
 
 def state_of(options: argparse.Namespace) -> Path:

@@ -10,16 +10,19 @@ from typing import Final
 from agent import locations
 from agent.cli.options import config_of
 from agent.clone_condition import FILE as CLONE
+from agent.device.known_models import FILE as MODELS
 from agent.device.remarks import FILE as REMARKS
-from agent.download.disk import sync, translated
+from agent.download.disk import translated
 from agent.enrolment.membership import CA, CERTIFICATE, FILE, ROOT
 from agent.errors import ConfigError
 from agent.identity import NAME as KEY
 from agent.locations import DATABASE
 from agent.messaging import MARK
 from agent.pause import FILE as PAUSE
+from agent.records.guards import ENDING as GUARDS
 from agent.state_lock import LOCK, lock_state
 from edge_runtime.exit_codes import ExitCode
+from edge_runtime.private_folder import sync
 
 #: What makes this device this one, the key first: without it the rest is nobody's.
 IDENTITY: Final = (
@@ -33,9 +36,11 @@ IDENTITY: Final = (
     f"{DATABASE}-wal",
     f"{DATABASE}-shm",
     f"{DATABASE}.damaged",
+    f"{DATABASE}{GUARDS}",
     MARK,
     PAUSE,
     REMARKS,
+    MODELS,
     CLONE,
 )
 FOLDERS: Final = ("updates",)

@@ -18,7 +18,7 @@ import msgspec
 from agent.device.remarks import Remarks
 from agent.download.blobs import is_file
 from agent.download.bundle_files import BundleFiles, OlderFile
-from agent.download.disk import sync, translated
+from agent.download.disk import translated
 from agent.download.downloads import Downloads, Order
 from agent.download.indexes import ChunkIndexes
 from agent.download.notices import Notice, Progress
@@ -29,6 +29,7 @@ from agent.trust.repository import Repository
 from agent.trust.verified import MANIFEST, Artifact, VerifiedRelease
 from agent.update.ports import LostError, StoppedError
 from edge_runtime.manifest import MAX_BYTES, SIGNATURE_FILE
+from edge_runtime.private_folder import sync
 
 _log = logging.getLogger(__name__)
 

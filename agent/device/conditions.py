@@ -76,13 +76,20 @@ class Conditions:
         return self._host
 
     def facts(
-        self, models: dict[str, ModelFacts], changes: dict[str, tuple[float, ...]]
+        self,
+        models: dict[str, ModelFacts],
+        changes: dict[str, tuple[float, ...]],
+        *,
+        elapsed_s: float,
+        plan_known_s: float,
     ) -> DeviceFacts:
         """Put everything together.
 
         Args:
             models: What is known of models.
             changes: Moments at which their versions changed by the fleet's order.
+            elapsed_s: Now, by the counter of elapsed time.
+            plan_known_s: For how long the plans have been known.
         """
         host = self.host()
         return DeviceFacts(
@@ -103,6 +110,8 @@ class Conditions:
             allows_metered=self._updates.on_metered,
             now_s=self._clock.wall_s(),
             is_clock_trusted=self._clock.is_trusted(),
+            elapsed_s=elapsed_s,
+            plan_known_s=plan_known_s,
             agent_version=__version__,
             models=models,
             changes=changes,

@@ -1,12 +1,14 @@
 """The plan of each model, looked at with what is known now."""
 
+import logging
 import threading
 from dataclasses import dataclass
 from typing import Final
 
 from agent.device.conditions import Conditions
 from agent.device.runtime import Runtime
-from agent.errors import TrustError
+from agent.elapsed_time import ElapsedTime
+from agent.errors import AgentError, RuntimeAwayError, StateError
 from agent.plan.decision import Action, Decision, decide
 from agent.plan.findings import Finding
 from agent.plan.reasons import Reason
@@ -18,6 +20,8 @@ from agent.update.standing import Standing
 from agent.update.states import FINAL
 from fleet.documents.plan import Plan, Plans
 from fleet.documents.release import ReleaseFacts
+
+_log = logging.getLogger(__name__)
 
 _FRESH: Final = "freshness"
 
@@ -48,15 +52,17 @@ class PlanLooking:
         runtime: What runs here.
         updates: What is remembered.
         conditions: How the device is.
+        elapsed: Counts the time that guard-rails are about.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what decisions are made of
         self,
         channel: str,
         repository: Repository,
         runtime: Runtime,
         updates: Updates,
         conditions: Conditions,
+        elapsed: ElapsedTime,
     ) -> None:
         self._channel = channel
         #: Held while the repository is read, and by whoever refreshes it.
@@ -65,6 +71,8 @@ class PlanLooking:
         self._runtime = runtime
         self._updates = updates
         self._conditions = conditions
+        self._elapsed = elapsed
+        self._faults: dict[str, str] = {}
 
     def look(self, update: Update) -> Decision | None:
         """Decide about the present plan of an update's model; ``None``: there is none.
@@ -96,6 +104,7 @@ class PlanLooking:
         Raises:
             AgentError: As ``outlook``.
         """
+        self._elapsed.keep()
         with self.lock:
             plans = self._repository.plans(self._channel)
             standings = self._runtime.standings()
@@ -110,11 +119,23 @@ class PlanLooking:
 
     def _each(self, plans: Plans, plan: Plan, standing: Standing) -> Outlook:
         """Decide about one plan; what is not understood about its model holds up no other one."""
+        model = plan.model
         try:
-            return self._decided(plans, plan, standing)
-        except TrustError as error:
+            outlook = self._decided(plans, plan, standing)
+        except (RuntimeAwayError, StateError):
+            raise  # no model's own: nothing can be decided now
+        except AgentError as error:
             text = f"its release is not understood or not believed: {error.message}"
-            return Outlook(plan.model, plan, _not_understood(text))
+            return Outlook(model, plan, _not_understood(text))
+        except Exception as error:  # noqa: BLE001 - logged, and held
+            fault = f"{type(error).__name__}: {error}"
+            if self._faults.get(model) != fault:
+                _log.exception("nothing can be decided about %s, by a fault of this program", model)
+            self._faults[model] = fault
+            text = f"this program fails at its plan or its release, see the log: {fault}"
+            return Outlook(model, plan, _not_understood(text))
+        self._faults.pop(model, None)
+        return outlook
 
     def _decided(self, plans: Plans, plan: Plan, standing: Standing) -> Outlook:
         release = self._repository.release(plan.model, plan.version)
@@ -122,17 +143,21 @@ class PlanLooking:
         if plan.revert_to is not None:
             back = self._repository.release(plan.model, plan.revert_to)
         sha256 = release.artifacts[MANIFEST].sha256 if release is not None else ""
-        now = self._conditions.facts({}, {})
+        elapsed_s = self._elapsed.now_s()
         model = model_facts(
             self._updates,
             standing,
             plan,
             min_counter=self._repository.min_counter(plan.model),
-            now_s=now.now_s,
-            is_clock_trusted=now.is_clock_trusted,
+            elapsed_s=elapsed_s,
         )
-        changes = self._updates.changes(plan.model, now.now_s, is_trusted=now.is_clock_trusted)
-        facts = self._conditions.facts({plan.model: model}, {plan.model: changes})
+        times = self._updates.times
+        facts = self._conditions.facts(
+            {plan.model: model},
+            {plan.model: times.changes(plan.model, elapsed_s)},
+            elapsed_s=elapsed_s,
+            plan_known_s=times.see_plans(plans.channel, plans.issued_s, elapsed_s),
+        )
         decision = decide(facts, plan, plans, _facts(release), sha256, back=_facts(back))
         if not self._repository.is_fresh() and decision.action.kind in {"install", "revert"}:
             decision = _held(decision)

@@ -6,9 +6,12 @@ from agent.errors import RuntimeAwayError, RuntimeRefusedError
 from agent.records.updates import Update
 from agent.runtime_client.admin import Admin
 from agent.runtime_client.handover import Handover
+from agent.update.judgements import Judgement, judgements_of
 from agent.update.standing import Standing, standing_of
 
 _REASON_CHARS_MAX = 200
+_ROWS_MAX = 50
+"""Of a model's history, the newest: a release makes about ten."""
 
 
 class Runtime:
@@ -40,6 +43,20 @@ class Runtime:
     def standing(self, model: str) -> Standing:
         """Say how a model does; an unknown one has nothing."""
         return self.standings().get(model, Standing())
+
+    def judgements(self, model: str, release: int) -> list[Judgement]:
+        """Say how the steps of a release ended so far, the oldest first.
+
+        Raises:
+            RuntimeAwayError: Nobody answers.
+        """
+        try:
+            rows = self._admin.history(model, _ROWS_MAX).transitions
+        except RuntimeRefusedError as error:
+            raise RuntimeAwayError(
+                f"the runtime does not say what happened: {error.message}"
+            ) from error
+        return judgements_of(rows, release)
 
     def stage(self, update: Update, folder: Path) -> None:
         """Hand a release over."""

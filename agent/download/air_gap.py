@@ -1,7 +1,8 @@
 """``edge-agent import FILE``: a repository that comes in a tar file instead of over the network.
 
 Nothing in it is believed here: its files are laid out in a folder, from which they are read as from
-a web server (``file://``), with every signature and digest checked on the way.
+a web server (``file://``), with every signature and digest checked on the way. A file that carries
+its digest in its name, as artifacts do, is held against it at once: sticks rot.
 """
 
 import os
@@ -9,13 +10,16 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from agent.download.disk import preflight, sync, translated
+from agent.download.disk import preflight, translated
 from agent.errors import CanceledError, ConfigError
 from edge_runtime.errors import ManifestError
+from edge_runtime.failpoints import failpoint
 from edge_runtime.manifest import check_file_name
+from edge_runtime.private_folder import sync
 from edge_runtime.store.tar_format import Entry, TarError, entries
 from fleet.documents.paths import ARTIFACTS_FOLDER, METADATA_FOLDER
 
@@ -26,6 +30,8 @@ METADATA_BYTES_MAX: Final = 16_777_216
 
 _FOLDERS: Final = (METADATA_FOLDER, ARTIFACTS_FOLDER)
 _METADATA_PART: Final = re.compile(r"[A-Za-z0-9_@+=,%~-][A-Za-z0-9._@+=,%~ -]{0,254}")
+_DIGEST_NAMED: Final = re.compile(r"([0-9a-f]{64})\..+")
+"""How TUF's consistent snapshots name an artifact: its SHA-256, then its name."""
 _PART_BYTES_MAX: Final = 255  # of a name on every file system that Linux has
 _FOLDER_MODE: Final = 0o700
 _FILE_MODE: Final = 0o600
@@ -73,7 +79,7 @@ class Imported:
 
 def import_file(
     archive: Path,
-    into: Path,
+    folder: Path,
     limits: ImportLimits,
     progress: Callable[[int, int], None],
     cancelled: threading.Event,
@@ -82,42 +88,37 @@ def import_file(
 
     Args:
         archive: A tar file, not compressed.
-        into: The folder; what is there goes when everything of the new one is durable.
+        folder: Made anew: what is there goes first.
         limits: What it may ask for.
         progress: Called with the bytes that were read, and all there are.
         cancelled: Ends it when it is set.
 
     Raises:
         CanceledError: It was called off.
-        ConfigError: It cannot be read, is no tar file, or holds what a repository does not.
+        ConfigError: It cannot be read, is no tar file, is damaged, or holds what a repository does
+            not.
         DiskFullError: The disk has no room.
         StateError: The disk fails.
     """
-    aside = into.with_name(f".{into.name}.coming")
-    old = into.with_name(f".{into.name}.old")
     try:
-        with archive.open("rb") as file, translated(aside):
+        with archive.open("rb") as file, translated(folder):
             size = os.fstat(file.fileno()).st_size
-            into.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-            preflight(into.parent, size, limits.reserve_bytes)
-            _remove(aside)
-            _remove(old)
-            aside.mkdir(_FOLDER_MODE)
+            folder.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+            preflight(folder.parent, size, limits.reserve_bytes)
+            _remove(folder)
+            folder.mkdir(_FOLDER_MODE)
             try:
                 reader = _Reader(archive, file, size, progress, cancelled)
-                files, total = reader.unpack(aside, limits)
-                if into.exists():
-                    into.rename(old)
-                aside.rename(into)
-                sync(into.parent)
-                _remove(old)
+                files, total = reader.unpack(folder, limits)
+                sync(folder.parent)
+                failpoint("agent.import.laid_out")
             except BaseException:
-                _remove(aside)
+                _remove(folder)
                 raise
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise ConfigError(f"cannot read {archive}: {error.strerror}; check the path") from error
     progress(size, size)
-    return Imported(into, files, total)
+    return Imported(folder, files, total)
 
 
 class _Reader:
@@ -175,6 +176,7 @@ class _Reader:
                 "'edge-fleet repo export'"
             )
         (folder / ARTIFACTS_FOLDER).mkdir(_FOLDER_MODE, exist_ok=True)
+        sync(folder / ARTIFACTS_FOLDER)
         for parent in {parent for name in seen for parent in Path(name).parents}:
             sync(folder / parent)
         return len(seen), total
@@ -204,6 +206,7 @@ class _Reader:
             raise ConfigError(
                 f"{self._archive}: {entry.path!a} is a file and a folder at once"
             ) from error
+        digest = sha256()
         with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor
             left = entry.size_bytes
             while left:
@@ -213,9 +216,16 @@ class _Reader:
                 if not data:
                     raise ConfigError(f"{self._archive}: it is cut off; copy it again")
                 file.write(data)
+                digest.update(data)
                 left -= len(data)
                 self._progress(self.position, self._size)
             os.fsync(descriptor)
+        named = _DIGEST_NAMED.fullmatch(path.name)
+        if named is not None and named[1] != digest.hexdigest():
+            raise ConfigError(
+                f"{self._archive}: {entry.path!a} is damaged, its content is not what its name "
+                "says; copy the archive again"
+            )
 
 
 def _is_name(parts: list[str]) -> bool:

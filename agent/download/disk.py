@@ -61,16 +61,3 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise DiskFullError(f"cannot write {path}: {reason}; make room on the disk") from error
         raise StateError(f"cannot use {path}: {reason}; check the disk") from error
-
-
-def sync(path: Path) -> None:
-    """Write a file, or the names in a folder, through to the disk.
-
-    Raises:
-        OSError: The disk is full, or fails.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from agent.download.blobs import is_file
-from agent.download.disk import preflight, sync, translated
+from agent.download.disk import preflight, translated
 from agent.download.entity_tags import read_tags, tags_file
 from agent.download.notices import Meter, Notice, NoticeKind, Progress
 from agent.download.old_files import OldFiles
@@ -27,6 +27,7 @@ from agent.download.wire import Web, Wire
 from agent.errors import DiskFullError, Distrust, StateError, TrustError
 from agent.records.budget import Budget
 from agent.settings.device import Downloads as DownloadSettings
+from edge_runtime.private_folder import sync
 from fleet.documents.chunks import Chunk, ChunkIndex
 
 PART: Final = ".part"

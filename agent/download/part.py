@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from agent.download.disk import sync, translated
+from agent.download.disk import translated
 from edge_runtime.failpoints import failpoint
+from edge_runtime.private_folder import sync
 from fleet.documents.chunks import Chunk
 
 DISK: Final = "disk"

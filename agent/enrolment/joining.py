@@ -90,18 +90,20 @@ def join(
     )
 
 
-def renew(membership: Membership, *, key: Key, clock: Clock) -> Membership:
+def renew(membership: Membership, *, key: Key, server: Https) -> Membership:
     """Get a new certificate for the same key, before the old one's end or after it.
 
     Args:
         membership: What the device has; stays as it is.
         key: The device's key, whose signature is the proof.
-        clock: Judges certificates' dates.
+        server: Asks whoever shows a certificate of the membership's CA.
 
     Raises:
+        ConfigError: The membership has no URL to renew at.
         TrustError: The server is not the fleet's, or answers nonsense.
         RefusedError: The server does not know this key any more.
-        NetworkError: The server cannot be reached, or fails.
+        NetworkError: The server cannot be reached, fails, or takes too long.
+        CanceledError: Another thread called it off.
     """
     known = membership.enrolment
     csr, nonce = request_for(key, known.fleet, known.device), secrets.token_hex(16)
@@ -109,7 +111,6 @@ def renew(membership: Membership, *, key: Key, clock: Clock) -> Membership:
     body = RenewRequest(
         device=known.device, csr=csr, nonce=nonce, proof=b64encode(proof).decode("ascii")
     )
-    server = Https.believing(membership.ca, clock)
     url = f"{known.enrolment.rstrip('/')}/renew"
     data = server.ask("POST", url, msgspec.json.encode(body), _JSON)
     enrolment = _enrolment(data, known.enrolment)

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.assembly import Assembly
-from agent.errors import AgentError, ConfigError
+from agent.errors import AgentError, CanceledError, ConfigError
 from agent.journal_sync.upload import Upload
+from agent.troubles import Troubles
 from agent.trust.https import Https
 
 _log = logging.getLogger(__name__)
 
 RETRY_S: Final = 600.0
 NEVER: Final = float("inf")
+NOT_SENT: Final = "predictions are not sent"
 
 
 class JournalSending:
@@ -30,7 +32,9 @@ class JournalSending:
     def __init__(self, parts: Assembly) -> None:
         self._parts = parts
         self._settings = parts.member.config.journal
-        self._problem = ""
+        self._troubles = Troubles(parts.clock.wall_s)
+        self._asking: Https | None = None
+        self._is_called_off = False
         self.due_s = time.monotonic() + self._settings.interval_s if self._settings.url else NEVER
 
     def run(self, ended: threading.Event) -> None:
@@ -41,6 +45,13 @@ class JournalSending:
         """
         while not ended.wait(min(max(0.0, self.due_s - time.monotonic()), threading.TIMEOUT_MAX)):
             self.run_if_due(ended.is_set)
+
+    def call_off(self) -> None:
+        """End what is being sent, from another thread: the rest is sent at the next start."""
+        self._is_called_off = True
+        asking = self._asking
+        if asking is not None:
+            asking.abort()
 
     def run_if_due(self, is_stopping: Callable[[], bool]) -> None:
         """Send what there is, if it is time and allowed."""
@@ -54,15 +65,18 @@ class JournalSending:
             return
         try:
             sent = self._upload().run(is_stopping)
-        except AgentError as error:
-            if error.message != self._problem:
-                _log.warning("predictions are not sent: %s", error.message)
-            self._problem = error.message
-            self.due_s = time.monotonic() + max(RETRY_S, self._settings.interval_s)
+        except CanceledError:
             return
-        self._problem = ""
-        if sent:
-            _log.info("%d kept predictions were sent", sent)
+        except AgentError as error:
+            self._troubles.note(NOT_SENT, error.message, level=logging.WARNING)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
+            self._troubles.note(NOT_SENT, f"{type(error).__name__}: {error}", fault=True)
+        else:
+            self._troubles.settle(NOT_SENT)
+            if sent:
+                _log.info("%d kept predictions were sent", sent)
+            return
+        self.due_s = time.monotonic() + max(RETRY_S, self._settings.interval_s)
 
     def _upload(self) -> Upload:
         parts = self._parts
@@ -83,7 +97,10 @@ class JournalSending:
             raise ConfigError(
                 "predictions are only sent by an enrolled device: its fleet's CA says to whom"
             )
-        return Https.believing(membership.ca, self._parts.clock)
+        self._asking = asking = Https.believing(membership.ca, self._parts.clock)
+        if self._is_called_off:
+            asking.abort()
+        return asking
 
     def _allows(self, size: int) -> bool:
         if not self._parts.budget.allows("telemetry", size):

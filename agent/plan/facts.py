@@ -1,7 +1,8 @@
 """What is known of this device when a plan is looked at.
 
 Everything is given: nothing here reads a disk, a clock or a socket, and a decision that is taken
-twice with the same facts is the same. Moments are seconds since 1970 by the agent's clock.
+twice with the same facts is the same. Moments are seconds since 1970 by the agent's clock, but for
+those that guard-rails count from: they are of ``elapsed_s``, which nobody outside can move.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,8 @@ class ModelFacts:
         bad: SHA-256 of the manifests that are remembered as bad.
         installed: Versions that the runtime has.
         min_counter: Highest ``min_counter`` of any release of the model seen so far.
-        stages_seen: When this device first saw each stage of the plan at hand, by index.
+        stages_seen: When this device first saw each stage of the plan at hand, by index; moments
+            of the elapsed time.
         tried: Sequences of plans that ended here without success, by ``(rollout, version)``.
     """
 
@@ -99,9 +101,11 @@ class DeviceFacts:
         allows_metered: Whether its owner allows downloads then.
         now_s: Now.
         is_clock_trusted: Whether ``now_s`` is the time; else it is only known not to be later.
+        elapsed_s: Now, in seconds of a counter that only this device moves, and never too fast.
+        plan_known_s: For how long, by that counter, it has known the plans at hand.
         agent_version: Of this program.
         models: By name; a model that is not there is not on this device.
-        changes: Moments at which versions changed by order of the fleet, by model.
+        changes: When versions changed by order of the fleet, by model; moments of the elapsed time.
         paused_until_s: Until when a command paused updates; 0: it is not.
         is_cloned: Whether another device was seen with this one's key.
         zones: Knows the time on the wall.
@@ -124,6 +128,8 @@ class DeviceFacts:
     allows_metered: bool = True
     now_s: float
     is_clock_trusted: bool = True
+    elapsed_s: float
+    plan_known_s: float = 0.0
     agent_version: str = ""
     models: Mapping[str, ModelFacts] = field(default_factory=dict)
     changes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)

@@ -4,7 +4,9 @@ A thief of the online key signs plans, one for each device if it likes: with any
 devices, any stage, any dates. So nothing that such a plan says is believed here:
 
 1. How long a stage lasts is counted on this device, from the moment at which it first saw that
-   stage of that rollout. A rollout under another name begins anew.
+   stage of that rollout, by a counter of elapsed time that no document moves: the time of day is
+   not asked, since on a device without a clock the latest signed plan sets it. A rollout under
+   another name begins anew.
 2. While the first stage lasts, the ceiling holds for a bucket that depends only on the device, the
    model and the version (``default_salt``), so that neither salts nor lists choose who is below
    it. A plan whose salt is that one loses nothing: its buckets are the same.
@@ -19,7 +21,7 @@ from typing import Final
 from agent.plan.facts import DeviceFacts
 from agent.plan.findings import Finding, found
 from agent.plan.reasons import Reason
-from agent.plan.spans import span
+from agent.plan.spans import duration
 from fleet.documents.cohort import BUCKETS, bucket, default_salt
 from fleet.documents.plan import Plan
 from fleet.documents.release import GuardRails
@@ -33,9 +35,11 @@ class StageView:
 
     Attributes:
         index: Of the stage; at most what the plan says.
-        next_at_s: When a later one may count, seconds since 1970; ``None``: the plan's counts.
+        next_at_s: When a later one may count, a moment of the elapsed time; ``None``: the plan's
+            counts.
         ceiling: Most buckets that take part now, by ``default_salt``; ``None``: no limit.
-        ceiling_until_s: When the ceiling is lifted; ``None``: with the plan's next stage.
+        ceiling_until_s: When the ceiling is lifted, a moment of the elapsed time; ``None``: with
+            the plan's next stage.
     """
 
     index: int
@@ -52,7 +56,7 @@ def stage_view(facts: DeviceFacts, plan: Plan, rails: GuardRails) -> StageView:
         plan: The plan.
         rails: Of its release.
     """
-    now_s, seen = facts.now_s, facts.model(plan.model).stages_seen
+    now_s, seen = facts.elapsed_s, facts.model(plan.model).stages_seen
     last = max(0, min(plan.stage, len(plan.stages) - 1))
     first_s = entered_s = seen.get(0, now_s)
     index, next_at_s = 0, None
@@ -111,7 +115,11 @@ def _stage(
     share = _share(plan, view.index)
     if facts.device in plan.devices or number < share:
         return found("stage", f"stage {view.index} counts on this device: {share} permyriad")
-    left = "" if view.next_at_s is None else f", the next one in {span(view.next_at_s, facts)}"
+    left = (
+        ""
+        if view.next_at_s is None
+        else f", the next one in {duration(view.next_at_s - facts.elapsed_s)}"
+    )
     return found(
         "stage",
         f"the plan is at stage {plan.stage}, but a stage lasts at least "
@@ -119,7 +127,7 @@ def _stage(
         f"{view.index} counts ({share} permyriad), and bucket {number} is not below that{left}",
         Reason.STAGE_TOO_EARLY,
         waits=True,
-        again_at_s=view.next_at_s,
+        again_at_s=_moment(view.next_at_s, facts),
     )
 
 
@@ -136,7 +144,7 @@ def _ceiling(facts: DeviceFacts, plan: Plan, view: StageView) -> Finding:
     left = (
         ""
         if view.ceiling_until_s is None
-        else f"; it is lifted in {span(view.ceiling_until_s, facts)}"
+        else f"; it is lifted in {duration(view.ceiling_until_s - facts.elapsed_s)}"
     )
     return found(
         "ceiling",
@@ -144,7 +152,7 @@ def _ceiling(facts: DeviceFacts, plan: Plan, view: StageView) -> Finding:
         f"of the first stage, whatever the plan says{left}",
         Reason.ABOVE_CEILING,
         waits=True,
-        again_at_s=view.ceiling_until_s,
+        again_at_s=_moment(view.ceiling_until_s, facts),
     )
 
 
@@ -170,8 +178,8 @@ def check_changes(facts: DeviceFacts, plan: Plan, rails: GuardRails, *, is_back:
         is_back: The change is the way back from the plan's version.
     """
     most = rails.changes_per_day_max
-    # A moment in the future is one whose clock was wrong: it counts, rather than not.
-    recent = [s for s in facts.changes.get(plan.model, ()) if not s <= facts.now_s - DAY_S]
+    # A moment in the future is one that a power cut took from the counter: it counts.
+    recent = [s for s in facts.changes.get(plan.model, ()) if not s <= facts.elapsed_s - DAY_S]
     text = f"{len(recent)} version changes in the last 24 hours, of at most {most or 'any number'}"
     if most == 0 or len(recent) < most + (1 if is_back else 0):
         return found("changes", text + (", and one more for the way back" if is_back else ""))
@@ -182,9 +190,14 @@ def check_changes(facts: DeviceFacts, plan: Plan, rails: GuardRails, *, is_back:
         f"{text}: the release's signed limit is reached",
         Reason.CHANGES_PER_DAY,
         waits=True,
-        again_at_s=frees_s if math.isfinite(frees_s) else None,
+        again_at_s=_moment(frees_s, facts) if math.isfinite(frees_s) else None,
     )
 
 
 def _share(plan: Plan, stage: int) -> int:
     return plan.stages[stage].permyriad if stage < len(plan.stages) else 0
+
+
+def _moment(at_s: float | None, facts: DeviceFacts) -> float | None:
+    """Turn a moment of the elapsed time into one of the clock, which is good for waiting only."""
+    return None if at_s is None else facts.now_s + (at_s - facts.elapsed_s)

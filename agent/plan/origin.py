@@ -36,9 +36,13 @@ def check_plans_channel(facts: DeviceFacts, plans: Plans) -> Finding:
 
 
 def check_age(facts: DeviceFacts, plans: Plans, rails: GuardRails) -> Finding:
-    """Tell whether the plan is young enough to be acted on."""
+    """Tell whether the plan is young enough to be acted on.
+
+    Its date may only make it older: it is never younger than this device has known it, whatever
+    the date says and whatever it did to a clock that is not trusted.
+    """
     age_s, most_s = facts.now_s - plans.issued_s, rails.plan_age_s_max
-    text = f"the plan was signed {duration(age_s)} ago"
+    text = f"the plan was signed {duration(max(age_s, facts.plan_known_s))} ago"
     if not facts.is_clock_trusted:
         text += " or longer (the clock is not trusted)"
     # A clock that is not trusted may be behind, and then every plan is from the future.
@@ -53,7 +57,7 @@ def check_age(facts: DeviceFacts, plans: Plans, rails: GuardRails) -> Finding:
         )
     if most_s == 0:
         return found("age", f"{text}; its release sets no limit")
-    if age_s <= most_s:
+    if age_s <= most_s and facts.plan_known_s <= most_s:
         return found("age", f"{text}; its release allows {duration(most_s)}")
     return found(
         "age",

@@ -41,6 +41,9 @@ RESERVATION_BYTES: Final[Mapping[Kind, int]] = {
 UNASKED: Final = 4
 """So much less is counted beforehand of what nobody asked for."""
 
+METADATA_RESERVE_BYTES: Final = 262_144
+"""So far beyond a month's budget may metadata go, and nothing else: looks at a repository in which
+little happens take less in a month, and so does an order to go back to an earlier version."""
 PERMILLE: Final[Mapping[Kind, int]] = {"metadata": 1000, "telemetry": 950, "artifact": 900}
 """Up to which part of a month's budget a kind may go: a model that eats the month must not keep the
 order to stop it, or the report about it, from getting through."""
@@ -113,10 +116,9 @@ class Budget:
 
     def why_not(self, kind: Kind, size: int, rollout: str = "", rollout_max: int = 0) -> str:
         """Say why bytes may not be received; empty: they may. See ``ask``."""
-        link = self._link()
-        limit = self._limits.get(link, 0) * PERMILLE[kind] // 1000
-        spent = self.spent()
-        if limit and spent + size > limit:
+        link, spent = self._link(), self.spent()
+        limit = self._limit(link, kind)
+        if limit is not None and spent + size > limit:
             return (
                 f"{size} bytes of {kind} do not fit into this month's budget of the {link} link: "
                 f"{spent} of {limit} bytes are spent; wait for the next month, raise the limit in "
@@ -130,6 +132,18 @@ class Budget:
                     f"{rollout_max} bytes are spent; raise its bytes_max in a new plan"
                 )
         return ""
+
+    def room(self, kind: Kind) -> int | None:
+        """Tell how many bytes of a kind may still go over the present link in this month.
+
+        Args:
+            kind: What they are of.
+
+        Returns:
+            How many; ``None``: there is no limit.
+        """
+        limit = self._limit(self._link(), kind)
+        return None if limit is None else max(0, limit - self.spent())
 
     def allows(self, kind: Kind, size: int, rollout: str = "", rollout_max: int = 0) -> bool:
         """Tell whether bytes may be received. See ``ask``."""
@@ -175,6 +189,14 @@ class Budget:
             if back:
                 self._add({name: -left for name, left in back.items()})
 
+    def _limit(self, link: LinkClass, kind: Kind) -> int | None:
+        """Give the most bytes of a month up to which a kind may go; ``None``: there is no limit."""
+        limit = self._limits.get(link, 0)
+        if not limit:
+            return None
+        reserve = METADATA_RESERVE_BYTES if kind == "metadata" else 0
+        return limit * PERMILLE[kind] // 1000 + reserve
+
     def _accounts(self, kind: Kind, rollout: str) -> Iterator[str]:
         yield _month_account(self._month(), self._link(), kind)
         if rollout:
@@ -208,12 +230,15 @@ class Budget:
             connection.execute("DELETE FROM byte_accounts WHERE month < ?", (_months_ago(month),))
 
     def _used(self, name: str) -> int:
-        with self._lock, self._file.reading() as connection:
+        # Not under the lock, which is held while a disk hangs: ``status`` asks too. Reservations
+        # come first, so that for a moment too much may be told, never too little.
+        reserved = self._reservations.get(name)
+        left = reserved.left if reserved else 0
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT bytes FROM byte_accounts WHERE name = ?", (name,)
             ).fetchone()
-            reserved = self._reservations.get(name)
-            return max(0, (row[0] if row else 0) - (reserved.left if reserved else 0))
+        return max(0, (row[0] if row else 0) - left)
 
     def _month(self) -> str:
         return month_of(self._now_s())

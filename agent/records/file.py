@@ -1,7 +1,8 @@
 """The file agent.db: opened, checked, and changed one transaction at a time.
 
 Tables and their SQL are in the neighbours; each gives its ``SCHEMA``. A file that is not a whole
-database is set aside, never deleted, and a new one is begun: the agent must go on.
+database is set aside, never deleted, and a new one is begun: the agent must go on. What guards the
+device comes back from a copy then, see ``guards``, and that it happened is noted in the new one.
 """
 
 import contextlib
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.errors import StateError
+from agent.records import guards
+from agent.records.guards import GuardCopy, RecordsLoss
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ class RecordsFile:
         schemas: ``CREATE TABLE IF NOT EXISTS`` statements of every group of tables.
 
     Attributes:
-        was_damaged: Whether a damaged file was found and set aside.
+        aside: Where a damaged one is put.
 
     Raises:
         StateError: The file cannot be opened or made, or a newer program wrote it.
@@ -41,18 +44,18 @@ class RecordsFile:
     def __init__(self, path: Path, schemas: Iterable[str]) -> None:
         self._path = path
         self._lock = threading.RLock()
-        self.was_damaged = False
-        text = "".join(schemas)
+        self.aside = path.with_name(path.name + ASIDE)
+        self._copy = GuardCopy(path)
+        text = "".join((guards.SCHEMA, *schemas))
         try:
-            self._connection = _opened(path, text)
+            self._connection = _opened(path, text, self._copy)
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise StateError(f"cannot open {path}: {error}") from error
-            self.was_damaged = True
             _log.error("%s is damaged (%s): it is set aside, and a new one is begun", path, error)
             try:
-                _set_aside(path)
-                self._connection = _opened(path, text)
+                _set_aside(path, self.aside)
+                self._connection = _opened(path, text, self._copy, f"it was damaged: {error}")
             except (OSError, sqlite3.DatabaseError) as again:
                 raise StateError(f"cannot replace the damaged {path}: {again}") from again
 
@@ -73,6 +76,7 @@ class RecordsFile:
                     with contextlib.suppress(sqlite3.Error):
                         self._connection.execute("ROLLBACK")
                     raise
+                self._copy.follow(self._connection)
             except sqlite3.Error as error:
                 raise StateError(f"cannot write to {self._path}: {error}") from error
 
@@ -89,13 +93,31 @@ class RecordsFile:
             except sqlite3.Error as error:
                 raise StateError(f"cannot read {self._path}: {error}") from error
 
+    def loss(self) -> RecordsLoss | None:
+        """Say what was lost when the file had to begin anew; ``None``: it never had to.
+
+        Raises:
+            StateError: The disk refused.
+        """
+        with self.reading() as connection:
+            return guards.read_loss(connection)
+
+    def loss_is_told(self) -> None:
+        """Note that the fleet has been told of the loss.
+
+        Raises:
+            StateError: The disk refused; nothing changed.
+        """
+        with self.transaction() as connection:
+            connection.execute("UPDATE records_loss SET is_told = 1")
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:
             self._connection.close()
 
 
-def _opened(path: Path, schema: str) -> sqlite3.Connection:
+def _opened(path: Path, schema: str, copy: GuardCopy, reason: str = "") -> sqlite3.Connection:
     path.touch(FILE_MODE)
     connection = sqlite3.connect(
         path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
@@ -113,14 +135,20 @@ def _opened(path: Path, schema: str) -> sqlite3.Connection:
                 f"{SCHEMA_VERSION}); install that one again, or move the file away"
             )
         connection.executescript(schema)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        if version == 0:
+            # In one step: a file that was begun and killed has nothing yet, and begins again.
+            connection.execute("BEGIN IMMEDIATE")
+            guards.restore(connection, reason, copy.read())
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        copy.watch(connection)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _set_aside(path: Path) -> None:
-    path.replace(path.with_name(path.name + ASIDE))
+def _set_aside(path: Path, aside: Path) -> None:
+    path.replace(aside)
     for more in ("-wal", "-shm"):
         path.with_name(path.name + more).unlink(missing_ok=True)

@@ -6,7 +6,8 @@ Births and their like are in memory only: each start makes them anew. What arriv
 batches; what a crash leaves undeleted is sent again under the same ``(boot_id, seq)``.
 
 Every message has a number, rising by one in each run of the agent, and every number either
-arrives, waits, or is told to be gone in a ``Gap``. A run that was killed is told as ``Ended``.
+arrives, waits, or is told to be gone in a ``Gap``. A run that was killed is told as ``Ended``, and
+so is one that ended before the broker had said whether it has a birth.
 """
 
 import threading
@@ -228,13 +229,16 @@ class Outbox:
             StateError: The disk refuses; what was in memory is lost, and the next run says so.
         """
         with self._lock:
-            self._flash.lose(self._memory.latest, Loss.SUPERSEDED)
+            latest = self._memory.latest.keys()
+            # The broker may have these: nobody may say that they never come.
+            unknown = latest & (self._taken.keys() | self._uncertain)
+            self._flash.lose(sorted(latest - unknown), Loss.SUPERSEDED)
             self._memory.latest.clear()
             self._taken.clear()
             try:
                 if not self._save(metrics=True, at_once=True):
                     raise StateError(self._flash.problem)
-                self._flash.end(self._seq)
+                self._flash.end(self._seq, is_certain=not unknown)
             finally:
                 self._mark.close()
 

@@ -194,14 +194,18 @@ class Flash:
         self._expect([row])
         return row
 
-    def end(self, last_seq: int) -> None:
+    def end(self, last_seq: int, *, is_certain: bool) -> None:
         """Say that this run ended as it should.
+
+        Args:
+            last_seq: The last number it gave.
+            is_certain: Whether it is known of each number what became of it.
 
         Raises:
             StateError: The disk refuses.
         """
         with self._file.transaction() as db:
-            rows.put_boot(db, outbox_runs.ended_well(self.run, last_seq))
+            rows.put_boot(db, outbox_runs.ended_well(self.run, last_seq, is_certain=is_certain))
 
     def _expect(self, fresh: Collection[Row]) -> None:
         """Make new rows be found, though an older one may come after a younger one."""

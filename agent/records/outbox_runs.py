@@ -59,6 +59,14 @@ def _ended(db: sqlite3.Connection, boot: Boot, kernel: str, mark: Mark | None) -
     return boot._replace(ended=ended, last_seq=last, is_exact=is_exact)
 
 
-def ended_well(run: Begun, last_seq: int) -> Boot:
-    """Say that a run ended as it should."""
-    return Boot(run.boot, run.boot_id, rows.CLEAN, last_seq, is_exact=True)
+def ended_well(run: Begun, last_seq: int, *, is_certain: bool) -> Boot:
+    """Say that a run ended as it should.
+
+    Args:
+        run: Which.
+        last_seq: The last number it gave.
+        is_certain: Whether it is known of each number what became of it; else its end is told, so
+            that nobody waits for those that did not come.
+    """
+    ended = rows.CLEAN if is_certain else rows.UNCLEAN
+    return Boot(run.boot, run.boot_id, ended, last_seq, is_exact=True)

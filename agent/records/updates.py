@@ -11,9 +11,12 @@ from dataclasses import dataclass, fields
 from typing import Final
 
 from agent.errors import StateError
+from agent.records import guard_times
 from agent.records.file import RecordsFile
+from agent.records.guard_times import GuardTimes, note_change
 
-SCHEMA: Final = """
+SCHEMA: Final = (
+    """
 CREATE TABLE IF NOT EXISTS updates (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     model TEXT NOT NULL,
@@ -39,20 +42,6 @@ CREATE TABLE IF NOT EXISTS updates (
     updated_s REAL NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS updates_model ON updates (model, id);
-CREATE TABLE IF NOT EXISTS stage_sights (
-    model TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    rollout TEXT NOT NULL,
-    stage INTEGER NOT NULL,
-    first_seen_s REAL NOT NULL,
-    is_trusted INTEGER NOT NULL,
-    PRIMARY KEY (model, version, rollout, stage)
-) STRICT;
-CREATE TABLE IF NOT EXISTS version_changes (
-    update_id INTEGER PRIMARY KEY,
-    model TEXT NOT NULL,
-    at_s REAL NOT NULL
-) STRICT;
 CREATE TABLE IF NOT EXISTS bad_manifests (
     model TEXT NOT NULL,
     manifest_sha256 TEXT NOT NULL,
@@ -66,15 +55,14 @@ CREATE TABLE IF NOT EXISTS counter_floors (
     min_counter INTEGER NOT NULL
 ) STRICT;
 """
+    + guard_times.SCHEMA
+)
 
 INSTALL: Final = "install"
 REVERT: Final = "revert"
 
 UPDATES_MAX: Final = 200
 """Updates of one model that are kept; the oldest that are over go first."""
-ROLLOUTS_MAX: Final = 32
-"""Rollouts of one model whose stages are remembered; a forgotten one begins anew, and slower."""
-CHANGES_MAX: Final = 1000
 BAD_MAX: Final = 200
 _TEXT_CHARS_MAX: Final = 2000
 
@@ -145,10 +133,14 @@ class Updates:
 
     Args:
         file: agent.db, opened with ``SCHEMA`` among its schemas.
+
+    Attributes:
+        times: From when guard-rails count.
     """
 
     def __init__(self, file: RecordsFile) -> None:
         self._file = file
+        self.times = GuardTimes(file)
 
     def add(self, update: Update) -> Update:
         """Store a new update; gives it with its id."""
@@ -178,8 +170,8 @@ class Updates:
 
         Args:
             update: As it is now.
-            change_at_s: The version changes by it, at this moment; an update is one change, at its
-                last moment.
+            change_at_s: The version changes by it, at this moment of the elapsed time; an update
+                is one change, at its last moment.
             bad_at_s: Its release did harm, at this moment: remember it.
             is_good: Its release was committed: forget that it ever did harm.
         """
@@ -190,12 +182,7 @@ class Updates:
                 [*(_stored(getattr(update, name)) for name in names), update.id],
             )
             if change_at_s is not None:
-                connection.execute(
-                    "INSERT INTO version_changes VALUES (?, ?, ?) "
-                    "ON CONFLICT (update_id) DO UPDATE SET at_s = excluded.at_s",
-                    (update.id, update.model, change_at_s),
-                )
-                _keep(connection, "version_changes", "update_id", update.model, CHANGES_MAX)
+                note_change(connection, update.id, update.model, change_at_s)
             if bad_at_s is not None and update.manifest_sha256:
                 connection.execute(
                     "INSERT OR REPLACE INTO bad_manifests VALUES (?, ?, ?, ?, ?)",
@@ -207,7 +194,7 @@ class Updates:
                         bad_at_s,
                     ),
                 )
-                _keep(connection, "bad_manifests", "at_s", update.model, BAD_MAX)
+                _keep_bad(connection, update.model)
             if is_good:
                 connection.execute(
                     "DELETE FROM bad_manifests WHERE model = ? AND manifest_sha256 = ?",
@@ -252,79 +239,6 @@ class Updates:
             (state,),
         )
 
-    def see_stage(
-        self, model: str, version: int, rollout: str, stage: int, now_s: float, *, is_trusted: bool
-    ) -> dict[int, float]:
-        """Remember that a plan is at a stage, and give when each of its stages was first seen.
-
-        Stages that were jumped over are seen with the one they were jumped for. A moment that was
-        taken by a clock that nobody trusted is replaced by the first that is trusted, and one in
-        the future by now: so clocks that jump make nothing faster.
-
-        Args:
-            model: The plan's.
-            version: The plan's.
-            rollout: The plan's.
-            stage: The plan's present one.
-            now_s: Now.
-            is_trusted: Whether that is the time.
-
-        Returns:
-            Seconds since 1970 by index of the stage.
-        """
-        key = (model, version, rollout)
-        where = "model = ? AND version = ? AND rollout = ?"
-        with self._file.transaction() as connection:
-            for each in range(stage + 1):
-                connection.execute(
-                    "INSERT INTO stage_sights VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (*key, each, now_s, int(is_trusted)),
-                )
-            if is_trusted:
-                connection.execute(
-                    "UPDATE stage_sights SET first_seen_s = ?, is_trusted = 1 "  # noqa: S608
-                    f"WHERE {where} AND (is_trusted = 0 OR first_seen_s > ?)",
-                    (now_s, *key, now_s),
-                )
-            seen = connection.execute(
-                f"SELECT stage, first_seen_s FROM stage_sights WHERE {where}",  # noqa: S608
-                key,
-            ).fetchall()
-            connection.execute(
-                "DELETE FROM stage_sights WHERE model = ?1 AND rollout NOT IN (SELECT rollout "
-                "FROM stage_sights WHERE model = ?1 GROUP BY rollout "
-                "ORDER BY rollout = ?2 DESC, max(first_seen_s) DESC LIMIT ?3)",
-                (model, rollout, ROLLOUTS_MAX),
-            )
-        return dict(seen)
-
-    def forget_stages(self, model: str, version: int, rollout: str) -> None:
-        """Begin a rollout's stages anew, after it was aborted or taken back."""
-        with self._file.transaction() as connection:
-            connection.execute(
-                "DELETE FROM stage_sights WHERE model = ? AND version = ? AND rollout = ?",
-                (model, version, rollout),
-            )
-
-    def changes(self, model: str, now_s: float, *, is_trusted: bool) -> tuple[float, ...]:
-        """Give when a model's version changed, oldest first.
-
-        Args:
-            model: Its name.
-            now_s: Now.
-            is_trusted: Whether that is the time: then a change in the future becomes one of now.
-        """
-        with self._file.transaction() as connection:
-            if is_trusted:
-                connection.execute(
-                    "UPDATE version_changes SET at_s = ?1 WHERE model = ?2 AND at_s > ?1",
-                    (now_s, model),
-                )
-            rows = connection.execute(
-                "SELECT at_s FROM version_changes WHERE model = ? ORDER BY at_s", (model,)
-            ).fetchall()
-        return tuple(at_s for (at_s,) in rows)
-
     def bad(self, model: str) -> dict[str, str]:
         """Give the SHA-256 of manifests that did harm here, with the reason."""
         with self._file.reading() as connection:
@@ -367,11 +281,11 @@ def _forget_old_updates(connection: sqlite3.Connection, model: str) -> None:
     )
 
 
-def _keep(connection: sqlite3.Connection, table: str, order: str, model: str, most: int) -> None:
+def _keep_bad(connection: sqlite3.Connection, model: str) -> None:
     connection.execute(
-        f"DELETE FROM {table} WHERE model = ?1 AND rowid NOT IN (SELECT rowid FROM {table} "  # noqa: S608
-        f"WHERE model = ?1 ORDER BY {order} DESC LIMIT ?2)",
-        (model, most),
+        "DELETE FROM bad_manifests WHERE model = ?1 AND rowid NOT IN (SELECT rowid FROM "
+        "bad_manifests WHERE model = ?1 ORDER BY at_s DESC LIMIT ?2)",
+        (model, BAD_MAX),
     )
 
 

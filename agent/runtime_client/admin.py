@@ -41,6 +41,11 @@ class Admin:
         """Say how every model does that releases know."""
         return self._get("/admin/releases", schemas.Releases)
 
+    def history(self, model: str, limit: int) -> schemas.History:
+        """Say what happened to a model, newest first."""
+        target = f"/admin/releases/{quote(model, safe='')}/history?limit={limit}"
+        return self._get(target, schemas.History)
+
     def abort(self, model: str, *, rollout: str, reason: str) -> None:
         """End the release under way."""
         self._order(model, "abort", {"reason": reason, "rollout": rollout})

@@ -14,7 +14,7 @@ class Courier:
         topics: Of this device.
         sender: Sends what waits.
         inbox: Takes what comes.
-        clones: Is shown this device's own births.
+        clones: Is shown births of this device's name.
     """
 
     def __init__(self, topics: Topics, sender: Sender, inbox: Inbox, clones: CloneWatch) -> None:

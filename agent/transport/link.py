@@ -112,7 +112,7 @@ class Link:
         self._now_s = now_s
         first_s, most_s = settings.reconnect_first_s, settings.reconnect_most_s
         self._backoff = Backoff(len(settings.brokers), first_s, most_s, uniform, settings.protocol)
-        self._state = State.READY
+        self._state = State.INIT
         self._said: State | None = None
         self._presence: set[int] = set()
         self._connection: Connection | None = None
@@ -148,7 +148,7 @@ class Link:
         self._ring()
 
     def say(self, state: State) -> None:
-        """Say how the device is there, now and after every connection."""
+        """Say how the device is there, until the connection ends: the next begins with ``init``."""
         self._state = state
         self.wake()
 
@@ -159,7 +159,7 @@ class Link:
             return
         self._connected_s = self._now_s()
         self._backoff.accepted()
-        self._said = None
+        self._state, self._said = State.INIT, None
         self._presence.clear()
         connection.subscribe(
             [

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from agent.envelope import SIGNED, Sign, report_message, wrap
-from agent.messages import Loss
+from agent.messages import MESSAGE_BYTES_MAX, Loss
 from agent.records.outbox import Outbox
 from agent.records.outbox_rows import Key, Priority, Row
 from agent.settings import messaging
@@ -24,6 +24,7 @@ LONG_AWAY_S: Final = 60.0
 """Who was away longer drains after a random pause: the whole fleet may be back."""
 ACKNOWLEDGED_S: Final = 120.0
 """Longest silence of a broker about a message."""
+UNLIMITED: Final = 2**63
 _PACKET_BYTES: Final = 32  # of a publish, beside its topic and payload
 _FAILED: Final = 0x80
 
@@ -41,10 +42,10 @@ class Meter(Protocol):
     """The byte budget, as the sender needs it."""
 
     def spent(self, size_bytes: int) -> None:
-        """Note what went over the link."""
+        """Count what goes over the link: of every message, each time that it is sent."""
 
-    def allows_metrics(self) -> bool:
-        """Whether there is room for metrics; statuses and births always go."""
+    def metrics_room(self) -> int:
+        """Bytes of metrics that may go now; statuses and births always go."""
 
 
 class Unmetered:
@@ -53,9 +54,9 @@ class Unmetered:
     def spent(self, size_bytes: int) -> None:
         """Forget it."""
 
-    def allows_metrics(self) -> bool:
-        """Always."""
-        return True
+    def metrics_room(self) -> int:
+        """Any number."""
+        return UNLIMITED
 
 
 class _Sent(NamedTuple):
@@ -81,7 +82,7 @@ class Sender:
         uniform: Such as ``random.uniform``.
         now_s: Seconds that only rise.
         on_arrived: Told of each message that the broker has.
-        meter: Of the bytes; metrics wait while it has no room.
+        meter: Of the bytes; metrics wait while it has no room, and the last may go beyond it.
 
     Attributes:
         refused: Messages that brokers refused, since the agent started.
@@ -117,6 +118,9 @@ class Sender:
         self._tokens_s = 0.0
         self._lost_s: float | None = None
         self._drain_s = 0.0
+        self._are_metrics_held = False
+        self._newest_held: Key | None = None
+        self._metrics_s = 0.0
         self._newest_old: Key | None = None
         self.refused = 0
         self.problem = ""
@@ -150,7 +154,10 @@ class Sender:
         self._refill(now_s)
         while self._room > len(self._in_flight):
             count = min(self._room - len(self._in_flight), int(self._tokens))
-            rows = self._outbox.take(count, self._open_classes(now_s))
+            classes = self._open_classes(now_s)
+            if Priority.METRICS in classes and count > 1:
+                count = min(count, max(1, self._meter.metrics_room() // MESSAGE_BYTES_MAX))
+            rows = self._outbox.take(count, classes)
             if not rows:
                 break
             self._tokens -= len(rows)
@@ -203,31 +210,45 @@ class Sender:
 
     def _open_classes(self, now_s: float) -> tuple[Priority, ...]:
         classes = tuple(each for each in Priority if self._refusals[each] < self._room)
-        if not self._meter.allows_metrics():
+        if not self._may_send_metrics(now_s):
             classes = tuple(each for each in classes if each is not Priority.METRICS)
         if now_s < self._drain_s:
             return tuple(each for each in classes if each is Priority.LATEST)
         return classes
 
+    def _may_send_metrics(self, now_s: float) -> bool:
+        if self._meter.metrics_room() <= 0:
+            self._are_metrics_held = True
+            return False
+        if self._are_metrics_held:
+            # What was held is old by now, and a new month begins for the whole fleet at once.
+            self._are_metrics_held = False
+            self._newest_held = self._outbox.newest
+            self._metrics_s = now_s + self._uniform(0.0, self._settings.drain_jitter_s)
+        return now_s >= self._metrics_s
+
+    def _is_old(self, row: Row) -> bool:
+        newest = (self._newest_old, self._newest_held if row.priority is Priority.METRICS else None)
+        return any(key is not None and row.key <= key for key in newest)
+
     def _send(self, row: Row, publisher: Publisher, grants: Grants, now_s: float) -> bool:
         """Send one message; false where the connection has ended."""
-        is_old = self._newest_old is not None and row.key <= self._newest_old
         topic = parse(row.topic)
         signature = None
         if topic is not None and topic.kind in SIGNED:
             message = report_message(topic, row.boot_id, row.key.seq, row.payload)
             signature = self._sign(message)
-        wire = wrap(row.boot_id, row.key.seq, row.payload, signature, historical=is_old)
+        wire = wrap(row.boot_id, row.key.seq, row.payload, signature, historical=self._is_old(row))
         size = len(wire) + len(row.topic) + _PACKET_BYTES
         if 0 < grants.packet_bytes_max < size:
             self._refuse_size(row, size)
             return True
+        self._meter.spent(size)  # before it goes: whatever ends this process, it is counted
         retain = row.retain and grants.takes_retained
         number = publisher.publish(row.topic, wire, retain=retain, expiry_s=row.expiry_s)
         if number is None:
             return False
         self._in_flight[number] = _Sent(row, now_s)
-        self._meter.spent(size)
         return True
 
     def _refuse_size(self, row: Row, size: int) -> None:
@@ -236,15 +257,15 @@ class Sender:
         self._outbox.drop(row.key, Loss.TOO_LARGE)
 
     def _next_turn_s(self, now_s: float) -> float | None:
+        waits_s: list[float] = []
         if self._in_flight:
             oldest = next(iter(self._in_flight.values()))
-            silent_s = max(0.0, oldest.at_s + ACKNOWLEDGED_S - now_s) + 1.0
-        else:
-            silent_s = None
+            waits_s.append(max(0.0, oldest.at_s + ACKNOWLEDGED_S - now_s) + 1.0)
         if now_s < self._drain_s:
-            wait_s = self._drain_s - now_s
-        elif self._tokens < 1 and len(self._in_flight) < self._room:
-            wait_s = (1.0 - self._tokens) / self._settings.drain_per_s
+            waits_s.append(self._drain_s - now_s)
         else:
-            return silent_s
-        return wait_s if silent_s is None else min(wait_s, silent_s)
+            if self._tokens < 1 and len(self._in_flight) < self._room:
+                waits_s.append((1.0 - self._tokens) / self._settings.drain_per_s)
+            if now_s < self._metrics_s:
+                waits_s.append(self._metrics_s - now_s)
+        return min(waits_s, default=None)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from agent.clock import Clock
+from agent.clock import Clock, NoFloor
 from agent.download.downloads import Downloads, Order
 from agent.errors import AgentError
 from agent.records import budget, floors
@@ -40,14 +40,6 @@ from agent.trust.repository import Following, Repository
 from agent.trust.verified import Artifact
 
 PATIENCE_S: Final = 60.0
-
-
-class _NoFloor:
-    def time_s(self) -> float:
-        return 0.0
-
-    def keep_time(self, _seconds: float) -> None:
-        return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +92,7 @@ def _client(
 ) -> Iterator[tuple[Repository, Http, RecordsFile]]:
     folder: Path = options.metadata_dir
     settings = RepositorySettings(root=str(_beside(folder, "first-root.json")))
-    clock = Clock(_NoFloor(), "yes", built_s=0.0)
+    clock = Clock(NoFloor(), "yes", built_s=0.0)
     http = open_http(settings, clock)
     file = RecordsFile(_beside(folder, "agent.db"), [floors.SCHEMA, budget.SCHEMA])
     try:

@@ -8,6 +8,7 @@ from typing import Final
 
 from agent.errors import Distrust, TrustError
 from agent.trust.http import Http
+from agent.trust.room import Room, bounded, unlimited
 from agent.trust.verified import Artifact
 
 FOLDER: Final = "plans"
@@ -23,12 +24,14 @@ class Source:
         base_url: Of artifacts, with a slash at its end.
         file_s: Most seconds of one file.
         count: Told how many bytes came over the network.
+        room: Says how many more may come.
     """
 
     http: Http
     base_url: str
     file_s: float
     count: Callable[[int], None]
+    room: Room = unlimited
 
 
 def document(folder: Path, artifact: Artifact, source: Source | None) -> bytes | None:
@@ -46,6 +49,7 @@ def document(folder: Path, artifact: Artifact, source: Source | None) -> bytes |
         TrustError: What is served is not what was signed.
         NetworkError: The server cannot be reached, fails, or is too slow.
         RefusedError: The server does not have it.
+        BudgetError: The byte budget has no room for it.
         OSError: The disk refused.
     """
     kept = folder / FOLDER / f"{artifact.sha256}.json"
@@ -74,6 +78,7 @@ def fetched(artifact: Artifact, source: Source) -> bytes:
         TrustError: What is served is not what was signed.
         NetworkError: The server cannot be reached, fails, or is too slow.
         RefusedError: The server does not have it.
+        BudgetError: The byte budget has no room for it.
     """
     url = source.base_url + artifact.url_path
     if artifact.size > DOCUMENT_BYTES_MAX:
@@ -83,9 +88,12 @@ def fetched(artifact: Artifact, source: Source) -> bytes:
         )
     before = source.http.received_bytes
     try:
-        with source.http.get(
-            url, limit_bytes=artifact.size, first_byte_s=source.file_s, whole_s=source.file_s
-        ) as answer:
+        with (
+            bounded(source.room, artifact.size) as limit_bytes,
+            source.http.get(
+                url, limit_bytes=limit_bytes, first_byte_s=source.file_s, whole_s=source.file_s
+            ) as answer,
+        ):
             data = answer.read()
     finally:
         source.count(source.http.received_bytes - before)

@@ -10,6 +10,7 @@ from tuf.ngclient import FetcherInterface
 
 from agent.errors import RefusedError
 from agent.trust.http import Http
+from agent.trust.room import Room, bounded, unlimited
 
 TIMESTAMP: Final = "timestamp"
 ROOT: Final = "root"
@@ -29,6 +30,7 @@ class Fetcher(FetcherInterface):
         file_s: Most seconds of one file.
         count: Told how many bytes came over the network.
         announced: A timestamp that was announced; it is not asked for then.
+        room: Says how many more bytes may come.
 
     Attributes:
         role: Which role was asked for last.
@@ -37,12 +39,18 @@ class Fetcher(FetcherInterface):
     """
 
     def __init__(
-        self, http: Http, file_s: float, count: Callable[[int], None], announced: bytes | None
+        self,
+        http: Http,
+        file_s: float,
+        count: Callable[[int], None],
+        announced: bytes | None,
+        room: Room = unlimited,
     ) -> None:
         self._http = http
         self._file_s = file_s
         self._count = count
         self._announced = announced
+        self._room = room
         self.role = ""
         self.version: int | None = None
         self.data = b""
@@ -58,6 +66,7 @@ class Fetcher(FetcherInterface):
             DownloadHTTPError: The server refuses (400 to 499).
             NetworkError: It cannot be reached, fails, or is too slow.
             TooLargeError: It sends more.
+            BudgetError: The byte budget has no room for it.
         """
         self.role, self.version = role_of(url)
         self.data = b""
@@ -66,9 +75,12 @@ class Fetcher(FetcherInterface):
             return self.data
         before = self._http.received_bytes
         try:
-            with self._http.get(
-                url, limit_bytes=max_length, first_byte_s=self._file_s, whole_s=self._file_s
-            ) as answer:
+            with (
+                bounded(self._room, max_length) as limit_bytes,
+                self._http.get(
+                    url, limit_bytes=limit_bytes, first_byte_s=self._file_s, whole_s=self._file_s
+                ) as answer,
+            ):
                 self.data = answer.read()
         except RefusedError as error:
             raise DownloadHTTPError(error.message, error.status) from error

@@ -22,9 +22,10 @@ from agent.errors import (
     TooLargeError,
 )
 from agent.settings.device import Repository as RepositorySettings
-from agent.trust.connections import Waiting, pool_manager
+from agent.trust.connections import pool_manager
 from agent.trust.local_files import local_file
 from agent.trust.patience import Limits, LowSpeed, Patience
+from agent.trust.patient_reading import Waiting
 from agent.trust.retry_after import retry_after_s
 from agent.trust.tls import chain_dates, check_dates, client_context
 

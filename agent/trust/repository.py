@@ -26,7 +26,8 @@ from agent.trust.metadata_folder import MetadataFolder
 from agent.trust.places import Places, places_of
 from agent.trust.reasons import translated
 from agent.trust.reference_time import judge_expiry_by
-from agent.trust.set_facts import read_set
+from agent.trust.room import Room, unlimited
+from agent.trust.set_facts import authority_in, read_set
 from agent.trust.verified import Artifact, VerifiedRelease, VerifiedSet, plans_of
 from agent.trust.version_floors import risen, way_back
 from edge_runtime.failpoints import failpoint
@@ -94,6 +95,7 @@ class Repository:
         floors: Newest versions that were believed.
         clock: By which expiry is judged.
         count: Told how many bytes of metadata came over the network.
+        room: Says how many more may come; ``None``: any number.
         following: Whose plans, and what else is looked up.
         places: Where files are; ``None``: as the settings say.
         http: Asks servers; ``None``: one of its own.
@@ -107,6 +109,7 @@ class Repository:
         clock: Clock,
         count: Callable[[int], None],
         *,
+        room: Room = unlimited,
         following: Following = STABLE,
         places: Places | None = None,
         http: Http | None = None,
@@ -116,6 +119,7 @@ class Repository:
         self._floors = floors
         self._clock = clock
         self._count = count
+        self._room = room
         self._following = following
         self._places = places
         self._http = http or open_http(settings, clock)
@@ -138,7 +142,7 @@ class Repository:
         """
         places = self._places or places_of(self._settings)
         before = self._http.received_bytes
-        self._clock.raise_floor(self._clock.floor_s)
+        self._clock.keep_floor()
         try:
             changed = self._refreshed(places, announced)
         finally:
@@ -151,6 +155,25 @@ class Repository:
             plans_version=versions.get(ROLLOUTS_ROLE, 0),
             fetched_bytes=self._http.received_bytes - before,
         )
+
+    def verify(self) -> None:
+        """Look whether a refresh would be believed now, and keep nothing: not even a new root.
+
+        Raises:
+            AgentError: It would not be; the same as of ``refresh``.
+        """
+        places = self._places or places_of(self._settings)
+        fetcher = self._fetcher(None)
+        try:
+            try:
+                self._worked_out(places, fetcher, first_root(self._settings.root))
+            except StateError as error:
+                if not _is_unusable(error):
+                    raise
+                self._worked_out(places, fetcher, first_root(self._settings.root), empty=True)
+        finally:
+            self._folder.drop()
+            self._http.close()
 
     def plans(self, channel: str) -> Plans | None:
         """Give the plans that are believed; ``None``: none are known.
@@ -219,28 +242,32 @@ class Repository:
         return known is not None and self._clock.wall_s() < known.facts.ends_s
 
     def _refreshed(self, places: Places, announced: bytes | None) -> bool:
-        fetcher = Fetcher(self._http, self._settings.metadata_s, self._count, announced)
+        fetcher = self._fetcher(announced)
         try:
             return self._attempt(places, fetcher, empty=False)
         except TrustError as error:
+            if error.reason is Distrust.EXPIRED and self._has_other_keys():
+                _log.info("the time that replaced keys had signed is forgotten")
+                return self._refreshed(places, announced)
             if announced is None or fetcher.role != TIMESTAMP:
                 raise
             _log.info("an announced timestamp is not believed: %s", error.message)
             return self._refreshed(places, None)
         except StateError as error:
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or cause.errno in FAILING:
+            if not _is_unusable(error):
                 raise
             _log.warning("the kept metadata cannot be used, and is fetched anew: %s", error.message)
             return self._attempt(places, fetcher, empty=True)
 
+    def _has_other_keys(self) -> bool:
+        """Tell whether the clock was ahead only by the word of keys that are replaced by now."""
+        root = first_root(self._settings.root)
+        return self._clock.heed_authority(authority_in(self._folder.path, root.data))
+
     def _attempt(self, places: Places, fetcher: Fetcher, *, empty: bool) -> bool:
         root = first_root(self._settings.root)
-        work = self._folder.begin(empty=empty)
-        now_s = self._clock.wall_s()
-        source = Source(self._http, places.artifacts, self._settings.metadata_s, self._count)
         try:
-            known = self._checked(work, root, places.metadata, fetcher, now_s=now_s, source=source)
+            known = self._worked_out(places, fetcher, root, empty=empty)
         except AgentError:
             if self._following.keeps_steps:
                 self._folder.adopt()
@@ -252,9 +279,27 @@ class Repository:
             raise
         changed = self._folder.adopt()
         self._known, self._was_read = known, True
-        failpoint("agent.trust.adopted")
+        try:
+            failpoint("agent.trust.adopted")
+        except OSError as error:
+            raise StateError(f"cannot keep what is believed: {error}") from error
         self._believe(known)
         return changed
+
+    def _fetcher(self, announced: bytes | None) -> Fetcher:
+        return Fetcher(self._http, self._settings.metadata_s, self._count, announced, self._room)
+
+    def _worked_out(
+        self, places: Places, fetcher: Fetcher, root: FirstRoot, *, empty: bool = False
+    ) -> VerifiedSet:
+        """Work out in the work folder what would be believed."""
+        work = self._folder.begin(empty=empty)
+        self._clock.heed_authority(authority_in(work, root.data))
+        now_s = self._clock.wall_s()
+        source = Source(
+            self._http, places.artifacts, self._settings.metadata_s, self._count, self._room
+        )
+        return self._checked(work, root, places.metadata, fetcher, now_s=now_s, source=source)
 
     def _checked(
         self,
@@ -295,9 +340,10 @@ class Repository:
         # That nothing of it has expired bounds both times: neither a wrong clock of this device nor
         # one of the fleet's can carry the floor beyond what the repository itself can follow.
         seconds = known.plans.issued_s if known.plans else 0.0
-        if self._clock.is_trusted():
-            seconds = max(seconds, self._clock.wall_s())
-        self._clock.raise_floor(min(seconds, known.facts.ends_s))
+        believed_s = self._clock.believed_s()
+        if believed_s is not None:
+            seconds = max(seconds, believed_s)
+        self._clock.raise_floor(min(seconds, known.facts.ends_s), known.facts.authority)
 
     def _read(self) -> VerifiedSet | None:
         if self._known is None and not self._was_read:
@@ -318,3 +364,9 @@ class Repository:
             except (TrustError, RefusedError, StateError) as error:
                 _log.warning("the kept metadata cannot be used until a refresh: %s", error.message)
                 return None
+
+
+def _is_unusable(error: StateError) -> bool:
+    """Tell whether the kept metadata is what fails, and not the disk."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno not in FAILING

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from fleet.documents.paths import RELEASES_ROLE, ROLLOUTS_ROLE
@@ -67,6 +68,24 @@ def read_set(folder: Path) -> SetFacts:
         artifacts=tuple(sorted({path for role in roles.values() for path in role.targets})),
         is_consistent=bool(root.consistent_snapshot),
     )
+
+
+def authority_in(folder: Path, first_root: bytes) -> str:
+    """Give the digest of the keys that a folder's root gives to timestamp and snapshot.
+
+    Args:
+        folder: That python-tuf verified, or nothing is in.
+        first_root: Of the device, for a folder without a root.
+
+    Returns:
+        Empty where the root cannot be read: python-tuf says so better.
+    """
+    path = folder / "root.json"
+    try:
+        data = path.read_bytes() if path.exists() else first_root
+        return _authority(Metadata[Root].from_bytes(data).signed)
+    except (OSError, RepositoryError, ValueError):
+        return ""
 
 
 def _roles(folder: Path, described: Mapping[str, int]) -> Iterator[tuple[str, Targets]]:

@@ -11,11 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from agent.errors import RuntimeAwayError, StateError
 from agent.plan.decision import Decision
 from agent.plan.reasons import Reason
 from agent.records.updates import INSTALL, Update, Updates
+from agent.troubles import Troubles
 from agent.update.choices import SUPERSEDED, canceled, is_same, outlives, planned, second_look
 from agent.update.deadlines import ALONE_S, SLICE_S, START_S, Deadlines, Stopwatches
 from agent.update.following import fallen_back
@@ -29,6 +31,10 @@ from agent.update.steps import Means, late, step
 from fleet.documents.plan import Plan
 
 _log = logging.getLogger(__name__)
+
+NOT_GOING_ON: Final = "updates cannot go on now"
+NOT_LOOKED_AT: Final = "what runs cannot be looked at now"
+NOT_REPORTED: Final = "updates cannot be reported now"
 
 
 class UpdateMachine:
@@ -45,6 +51,7 @@ class UpdateMachine:
         reports: The way to the fleet.
         deadlines: Most time of each state.
         now_s: Seconds since 1970.
+        elapsed_s: The counter by which version changes are counted.
         poll_s: How often the runtime is looked at while it judges a release.
         awake_s: The clock that goes while the device is awake.
     """
@@ -59,11 +66,14 @@ class UpdateMachine:
         reports: Reports,
         deadlines: Deadlines,
         now_s: Callable[[], float],
+        elapsed_s: Callable[[], float],
         poll_s: float = POLL_S,
         awake_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._poll_s = poll_s
+        self._elapsed_s = elapsed_s
         self._updates = updates
+        self._troubles = Troubles(now_s)
         self._reports = reports
         self._deadlines = deadlines
         self._watches = Stopwatches(awake_s, updates.tick)
@@ -113,6 +123,7 @@ class UpdateMachine:
         Returns:
             Whether that is stored; if not, the disk refused: say it again later.
         """
+        what = f"the plan for {model} cannot be followed now"
         try:
             current = self._current(model)
             if plan is None or decision is None:
@@ -121,8 +132,9 @@ class UpdateMachine:
             else:
                 self._follow(current, plan, decision, manifest_sha256)
         except StateError as error:
-            _log.error("the plan for %s cannot be followed now: %s", model, error)
+            self._troubles.note(what, error.message)
             return False
+        self._troubles.settle(what)
         return True
 
     def _follow(
@@ -140,20 +152,33 @@ class UpdateMachine:
     def work(self) -> float | None:
         """Go one step further with everything that is under way.
 
+        A fault of this program at one update is raised after all of them had their turn.
+
         Returns:
             Seconds until there is more to do, should nothing happen before; ``None``: nothing is
             under way, and everything is reported.
         """
         pauses: list[float] = []
+        faults: list[Exception] = []
         try:
             under_way = self._unfinished()
             slice_s = SLICE_S if len(under_way) > 1 else ALONE_S
-            pauses += [self._step(update, slice_s) for update in under_way]
+            for update in under_way:
+                try:
+                    pauses.append(self._step(update, slice_s))
+                except StateError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - raised below, when the others had their turn
+                    faults.append(error)
             if not self._report_the_rest():
                 pauses.append(RETRY_S)
         except StateError as error:
-            _log.error("updates cannot go on now: %s", error)
+            self._troubles.note(NOT_GOING_ON, error.message)
             pauses.append(RETRY_S)
+        else:
+            self._troubles.settle(NOT_GOING_ON)
+        if faults:
+            raise faults[0]
         return min(pauses, default=None)
 
     def look(self) -> None:
@@ -169,7 +194,9 @@ class UpdateMachine:
         except RuntimeAwayError:
             return
         except StateError as error:
-            _log.error("what runs cannot be looked at now: %s", error)
+            self._troubles.note(NOT_LOOKED_AT, error.message)
+        else:
+            self._troubles.settle(NOT_LOOKED_AT)
 
     def _unfinished(self) -> list[Update]:
         return self._updates.except_in(FINAL)
@@ -273,7 +300,7 @@ class UpdateMachine:
         passed("agent.update.store")
         self._updates.store(
             newer,
-            change_at_s=now_s if outcome.does_change else None,
+            change_at_s=self._elapsed_s() if outcome.does_change else None,
             bad_at_s=now_s if outcome.is_harmful else None,
             is_good=outcome.event is Event.COMMITTED and update.kind == INSTALL,
         )
@@ -329,8 +356,9 @@ class UpdateMachine:
             passed("agent.update.reported")
             self._updates.reported(update.id, update.state)
         except StateError as error:
-            _log.warning("update %d cannot be reported now: %s", update.id, error)
+            self._troubles.note(NOT_REPORTED, error.message, level=logging.WARNING)
             return False
+        self._troubles.settle(NOT_REPORTED)
         return True
 
     def _report_the_rest(self) -> bool:

@@ -16,8 +16,7 @@ def model_facts(
     plan: Plan,
     *,
     min_counter: int,
-    now_s: float,
-    is_clock_trusted: bool,
+    elapsed_s: float,
 ) -> ModelFacts:
     """Gather what is known of a plan's model, and remember that the plan was seen.
 
@@ -26,8 +25,7 @@ def model_facts(
         standing: Of the model in the runtime, asked now.
         plan: The plan that is decided about.
         min_counter: Highest of the model's signed releases, as far as they are known.
-        now_s: Seconds since 1970.
-        is_clock_trusted: Whether that is the time.
+        elapsed_s: Now, by the counter that nobody outside can move.
 
     Raises:
         StateError: The disk fails.
@@ -35,11 +33,11 @@ def model_facts(
     rows = updates.of_model(plan.model)
     if plan.order in {"abort", "revert"}:
         # Its stages begin anew, should the fleet want it again.
-        updates.forget_stages(plan.model, plan.version, plan.rollout)
+        updates.times.forget_stages(plan.model, plan.version, plan.rollout)
         seen: dict[int, float] = {}
     else:
-        seen = updates.see_stage(
-            plan.model, plan.version, plan.rollout, plan.stage, now_s, is_trusted=is_clock_trusted
+        seen = updates.times.see_stage(
+            plan.model, plan.version, plan.rollout, plan.stage, elapsed_s
         )
     current = next(
         (row for row in rows if row.state not in FINAL and row.state != State.CANCELING), None

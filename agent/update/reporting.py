@@ -37,7 +37,7 @@ def status_of(update: Update, standing: Standing | None, at_s: float) -> JobStat
         step=update.state,
         reason=update.code,
         text=update.reason[:TEXT_CHARS_MAX],
-        running_version=None if standing is None else standing.active,
+        running_version=None if standing is None else standing.answers,
         running_digest="" if standing is None else standing.running_digest,
         at_s=at_s,
         details=details,
@@ -49,6 +49,7 @@ def _measured(update: Update, standing: Standing) -> dict[str, Any]:
     if passage is None:
         return {}
     measured: dict[str, Any] = {
+        "release": passage.id,
         "phase": passage.state,
         "percent": passage.percent,
         "release_digest": passage.digest,

@@ -8,6 +8,7 @@ from agent.records.updates import Update
 from edge_runtime.protocol.release_schemas import ENDINGS, ModelReleases
 
 COMMITTED: Final = "committed"
+PROBATION: Final = "probation"
 ABORTED: Final = "aborted"
 _FLEET: Final = "fleet"
 HARMFUL: Final = frozenset({"verdict", "self-test", "errors", "crashed", "load"})
@@ -31,6 +32,7 @@ class Passage:
         waits_for: Why it does not go on now; empty: it does.
         numbers: What it has measured so far, by name.
         judged: What the evidence says so far, in sentences.
+        changed_s: When it came into its state, by the runtime's clock; 0: that is not known.
     """
 
     id: int
@@ -45,6 +47,7 @@ class Passage:
     waits_for: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict)
     judged: tuple[str, ...] = ()
+    changed_s: float = 0.0
 
     def is_of(self, update: Update) -> bool:
         """Tell whether it is what an update would hand over."""
@@ -62,8 +65,12 @@ class Standing:
     """One model in the runtime.
 
     Attributes:
-        active: Version that answers; ``None``: none.
+        active: Version that a release made active; ``None``: the configuration decides, or a first
+            release is tried, or nothing answers.
+        active_source: ``store``: a release made it active; ``seed``: the configuration's own came
+            back; empty: none is.
         running_digest: Of what really answers; empty: nothing is in memory.
+        active_problem: Why the active version does not answer, or could not be loaded again.
         previous: Version that it can go back to; ``None``: none.
         disabled: Why it answers nobody; empty: it does.
         override: ``hold`` or ``rollback``: a person's decision; empty: none.
@@ -74,7 +81,9 @@ class Standing:
     """
 
     active: int | None = None
+    active_source: str = ""
     running_digest: str = ""
+    active_problem: str = ""
     previous: int | None = None
     disabled: str = ""
     override: str = ""
@@ -87,6 +96,24 @@ class Standing:
     def newest_release(self) -> int:
         """The highest id of a release; 0: there is none."""
         return max((release.id for release in self.releases), default=0)
+
+    @property
+    def answers(self) -> int | None:
+        """The version that answers, where releases say so.
+
+        In probation it is the one that is tried, the active one only kept; what runs tells.
+        """
+        passage = self.under_way()
+        is_on_probation = passage is not None and passage.state == PROBATION
+        if passage is None or not (is_on_probation and passage.digest):
+            return self.active
+        return passage.version if passage.digest == self.running_digest else self.active
+
+    @property
+    def since_s(self) -> float | None:
+        """When the release under way, or else the last one, came into its state."""
+        newest = self.under_way() or next(iter(self.releases), None)
+        return None if newest is None or not newest.changed_s else newest.changed_s
 
     def passage(self, update: Update) -> Passage | None:
         """Give the release that an update's hand-over began; ``None``: there is none.
@@ -118,7 +145,9 @@ def standing_of(model: ModelReleases) -> Standing:
     override = model.override
     return Standing(
         active=model.active,
+        active_source=model.active_source,
         running_digest=model.running_digest,
+        active_problem=model.active_problem,
         previous=model.previous,
         disabled=model.disabled,
         override="" if override is None else override.kind,
@@ -139,6 +168,7 @@ def standing_of(model: ModelReleases) -> Standing:
                 waits_for=release.waits_for,
                 numbers=release.numbers,
                 judged=tuple(release.judged),
+                changed_s=release.updated_s,
             )
             for release in sorted(model.releases, key=lambda each: each.id, reverse=True)
         ),

@@ -19,6 +19,9 @@ from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import Final
 
+from edge_runtime import state_table
+from edge_runtime.state_table import IllegalTransitionError, following
+
 
 class State(StrEnum):
     """Where an update stands; the values are stored."""
@@ -74,10 +77,6 @@ class Recovery(Enum):
     ORDER_AGAIN = "tell the runtime again to let go"
     NOTHING = "nothing"
     CANCEL = "cancel it"
-
-
-class IllegalTransitionError(ValueError):
-    """A bug of the program: this event cannot happen in this state. Nothing has moved."""
 
 
 TRANSITIONS: Final[Mapping[tuple[State, Event], State]] = {
@@ -177,13 +176,11 @@ def next_state(state: str, event: Event) -> State:
     Raises:
         IllegalTransitionError: The table has no such row.
     """
-    found = known(state)
-    if found is None:
-        if event is Event.CANCEL:
-            return State.CANCELING
-    elif (found, event) in TRANSITIONS:
-        return TRANSITIONS[found, event]
-    raise IllegalTransitionError(f"an update that is {state!r} cannot take the event {event!r}")
+    canceled = {Event.CANCEL: State.CANCELING}
+    after = following(TRANSITIONS, known(state), event, canceled)
+    if after is None:
+        raise IllegalTransitionError(f"an update that is {state!r} cannot take the event {event!r}")
+    return after
 
 
 def recovery(stored: str) -> Recovery:
@@ -198,35 +195,9 @@ def recovery(stored: str) -> Recovery:
 
 def known(stored: str) -> State | None:
     """Give a stored state; ``None``: this program does not know it."""
-    try:
-        return State(stored)
-    except ValueError:
-        return None
+    return state_table.known(State, stored)
 
 
 def diagram() -> str:
     """Draw the tables as a Mermaid ``stateDiagram-v2``."""
-    lines = [
-        "stateDiagram-v2",
-        f"    [*] --> {_identifier(State.PLANNED)}",
-        f"    [*] --> {_identifier(State.REJECTED)}",
-    ]
-    for state in State:
-        name = _identifier(state)
-        lines.append(f"    {name} : {state}")
-        if state in UNFINISHED:
-            lines.append(f"    {name} : after a restart, {RECOVERY[state].value}")
-    events: dict[tuple[State, State], list[str]] = {}
-    for (state, event), following in TRANSITIONS.items():
-        events.setdefault((state, following), []).append(event)
-    lines += [
-        f"    {_identifier(state)} --> {_identifier(following)} : {' or '.join(words)}"
-        for (state, following), words in events.items()
-    ]
-    lines += [f"    {_identifier(state)} --> [*]" for state in State if state in FINAL]
-    return "\n".join(lines) + "\n"
-
-
-def _identifier(state: State) -> str:
-    """Name a state as Mermaid allows it: a hyphen would be part of an arrow."""
-    return state.replace("-", "_")
+    return state_table.diagram([State.PLANNED, State.REJECTED], TRANSITIONS, RECOVERY, FINAL)
