@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
     if code == ExitCode.INTERRUPTED:
-        _say("interrupted; what clients see is as whole as before")
+        _say("interrupted; what clients see is whole: as before, or with all of the change")
     return code
 
 

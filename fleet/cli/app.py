@@ -1,10 +1,11 @@
 """The tree of commands. Each group has a file of its own."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from edge_runtime import __version__
 from fleet.cli import plan_commands, release_command, repository_commands
 
 
@@ -15,7 +16,7 @@ def _group(text: str) -> typer.Typer:
 def build() -> typer.Typer:
     """Build the whole command line."""
     root = _group("Sign releases and plans of models, and publish them to devices.")
-    repo = _group("The TUF repository: static files that devices believe by their signatures.")
+    repo = _group("The repository: static files that devices believe if signed.")
     release = _group("Releases: bundles that the offline key signed.")
     plan = _group("Plans: which devices of a channel take which release, and when.")
     repository_commands.add_to(repo)
@@ -28,8 +29,20 @@ def build() -> typer.Typer:
     return root
 
 
-def _root() -> None:
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        print(f"edge-fleet {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which this is.")
+    ] = False,
+) -> None:
     """Sign releases and plans of models, and publish them to devices."""
+    del version
 
 
 def command() -> Any:  # noqa: ANN401 - typer's class has no public name

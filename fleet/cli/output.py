@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.repository import bundles
+
+TIME_FORMAT: Final = "%Y-%m-%d %H:%M"
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any struct or plain data

@@ -1,5 +1,6 @@
 """``edge-fleet repo plan``: set the plan of a model in a channel, and show plans."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -7,7 +8,7 @@ import typer
 
 from edge_runtime.exit_codes import ExitCode
 from fleet.cli.arguments import Folder, Json, KeyFolders, document, opened
-from fleet.cli.output import print_json, print_table, printable
+from fleet.cli.output import TIME_FORMAT, print_json, print_table, printable, say
 from fleet.cli.repository_commands import described
 from fleet.documents.plan import Plan
 from fleet.errors import BadInputError
@@ -33,17 +34,25 @@ def _set(
     *,
     keys: KeyFolders,
     channel: Annotated[
-        str | None, typer.Option(help="The channel; wins over `channel` in the file.")
+        str | None,
+        typer.Option(metavar="NAME", help="The channel; wins over `channel` in the file."),
     ] = None,
     stage: Annotated[
-        int | None, typer.Option(min=0, help="The present stage; wins over the file.")
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="The present stage; wins over the file. In neither: the one at which the rollout "
+            "is, 0 for a new one.",
+        ),
     ] = None,
     order: Annotated[
         str | None,
-        typer.Option(help="install, hold, abort or revert; wins over the file."),
+        typer.Option(metavar="ORDER", help="install, hold, abort or revert; wins over the file."),
     ] = None,
     revert_to: Annotated[
-        int | None, typer.Option(min=1, help="Version that revert goes back to.")
+        int | None,
+        typer.Option(min=1, metavar="VERSION", help="Version that revert goes back to."),
     ] = None,
     as_json: Json = False,
 ) -> int:
@@ -70,7 +79,7 @@ def _set(
 def _show(
     folder: Folder,
     *,
-    channel: Annotated[str | None, typer.Option(help="Only this channel.")] = None,
+    channel: Annotated[str | None, typer.Option(metavar="NAME", help="Only this channel.")] = None,
     as_json: Json = False,
 ) -> int:
     """Show the plans of every channel, with their stages."""
@@ -78,6 +87,8 @@ def _show(
     if as_json:
         print_json(every)
         return ExitCode.DONE
+    if not every:
+        say("there are no plans" if channel is None else f"channel {channel} has no plans")
     for plans in every:
         for plan in plans.plans:
             rows = [
@@ -86,13 +97,20 @@ def _show(
                     str(number),
                     f"{stage.permyriad / 100:g} %",
                     f"{stage.duration_s:g} s",
-                    "" if stage.begun_s is None else f"{stage.begun_s:.0f}",
+                    "" if stage.begun_s is None else _shown_time(stage.begun_s),
                 )
                 for number, stage in enumerate(plan.stages)
             ]
-            columns = ("", "STAGE", "DEVICES", "LASTS", "BEGUN")
+            columns = ("", "STAGE", "DEVICES", "LASTS", "BEGUN (UTC)")
             print_table(f"{plans.channel}: {_sentence(plan)}", columns, rows)
     return ExitCode.DONE
+
+
+def _shown_time(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):{TIME_FORMAT}}"
+    except (OverflowError, OSError, ValueError):  # a plan may say any number
+        return f"{seconds:.0f} s"
 
 
 def _sentence(plan: Plan) -> str:

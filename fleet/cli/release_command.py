@@ -1,5 +1,6 @@
 """``edge-fleet repo release``: add a bundle."""
 
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -128,4 +129,6 @@ def _checked(value: _T) -> _T:
     try:
         return msgspec.convert(msgspec.to_builtins(value), type(value))
     except msgspec.ValidationError as error:
-        raise BadInputError(f"the options of the release: {error}") from error
+        what, _, field = str(error).partition(" - at `$.")
+        name = re.split(r"\W", field, maxsplit=1)[0]
+        raise BadInputError(f"{options.OPTIONS.get(name, name)}: {what}") from error

@@ -16,7 +16,15 @@ from fleet.cli.arguments import (
     opened,
     pairs,
 )
-from fleet.cli.output import bar, megabytes, print_json, print_table, printable, say
+from fleet.cli.output import (
+    TIME_FORMAT,
+    bar,
+    megabytes,
+    print_json,
+    print_table,
+    printable,
+    say,
+)
 from fleet.errors import BadInputError
 from fleet.repository.creation import NewRepository, create
 from fleet.repository.draft import Signed
@@ -29,8 +37,6 @@ from fleet.repository.roles import RULES
 from fleet.repository.rotation import rotate
 from fleet.repository.state import now
 from fleet.repository.verification import verify
-
-_TIME = "%Y-%m-%d %H:%M"
 
 Encrypt = Annotated[
     bool,
@@ -56,10 +62,12 @@ def add_to(app: typer.Typer) -> None:
 def _init(
     folder: Folder,
     *,
-    fleet: Annotated[str, typer.Option(help="Name of the fleet: a-z, 0-9 and -.")],
+    fleet: Annotated[str, typer.Option(metavar="NAME", help="Name of the fleet: a-z, 0-9 and -.")],
     keys: Annotated[Path, typer.Option(metavar="KEYDIR", help="Where the new keys go.")],
-    root_keys: Annotated[int, typer.Option(help="How many keys root has.")] = 3,
-    root_threshold: Annotated[int, typer.Option(help="How many of them sign a new root.")] = 2,
+    root_keys: Annotated[int, typer.Option(metavar="N", help="How many keys root has.")] = 3,
+    root_threshold: Annotated[
+        int, typer.Option(metavar="N", help="How many of them sign a new root.")
+    ] = 2,
     expires_days: Annotated[
         list[str] | None,
         typer.Option(metavar="ROLE=DAYS", help="How long a role's metadata last; repeatable."),
@@ -104,7 +112,7 @@ def _show(folder: Folder, *, as_json: Json = False) -> int:
         (
             role.role,
             str(role.version),
-            f"{role.expires:{_TIME}}",
+            f"{role.expires:{TIME_FORMAT}}",
             f"{role.threshold} of {len(role.keyids)}",
             "online" if role.is_online else "offline",
             "pending" if role.is_pending else "" if role.is_signed else "not signed",
@@ -152,7 +160,7 @@ def _show_contents(found: Overview) -> None:
 
 
 def _verify(folder: Folder, *, as_json: Json = False) -> int:
-    """Walk everything as a device would: signatures, digests, documents."""
+    """Walk everything as a device would: signatures and digests."""
     found = verify(Layout(folder), now=now())
     if as_json:
         print_json(found)
@@ -186,7 +194,7 @@ def _refresh(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Sign again what is old, before it expires; run it every day."""
+    """Sign again what is old, before it expires: every day."""
     older_than = None if if_older_than is None else duration(if_older_than)
     done = refresh(Layout(folder), opened(keys), older_than=older_than, now=now())
     _told(done, as_json=as_json)
@@ -223,7 +231,7 @@ def _rotate(
     encrypt: Encrypt = False,
     as_json: Json = False,
 ) -> int:
-    """Replace the keys of a role: lost, stolen, or used for long enough."""
+    """Replace the keys of a role: lost, stolen, or old."""
     done = rotate(
         Layout(folder),
         role,
@@ -248,14 +256,17 @@ def _export(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The tar file to be written.")
     ],
-    channel: Annotated[str, typer.Option(help="Its plans and their releases go in.")],
+    channel: Annotated[
+        str, typer.Option(metavar="NAME", help="Its plans and their releases go in.")
+    ],
     model: Annotated[
-        str | None, typer.Option(help="Only this model; left out: every model.")
+        str | None,
+        typer.Option(metavar="NAME", help="Only this model; left out: every model."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Write what a channel needs into one file, for `edge-agent import`."""
+    """Write a channel into one file, for `edge-agent import`."""
     with bar("writing", None, shown=not as_json) as progress:
         done = export(Layout(folder), output, channel, model, force=force, progress=progress)
     if as_json:
@@ -269,11 +280,15 @@ def _export(
 def _serve(
     folder: Folder,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8443,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, metavar="N", help="0: any that is free.")
+    ] = 8443,
     as_json: Json = False,
 ) -> int:
-    """Serve the public files over plain HTTP, with ranges, until Ctrl-C."""
+    """Serve the public files over plain HTTP until Ctrl-C."""
     from fleet.repository.server import bind, server  # noqa: PLC0415 - other commands need none
 
     layout = Layout(folder)

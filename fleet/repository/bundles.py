@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from edge_runtime.bundle import Bundle, verify
-from edge_runtime.errors import ArtifactError
 from edge_runtime.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, check_complete, read
 from edge_runtime.store.reading import SourceLimits
 from edge_runtime.store.source import source_of
+from edge_runtime.store.unpacking import unpack
 from edge_runtime.trust.signatures import SigningKey, read_signatures, write_signatures
 from fleet.errors import BadInputError, RefusedError
 
@@ -104,24 +104,10 @@ def copy_in(path: Path, head: BundleHead, folder: Path, progress: Progress) -> d
             that it does not name.
         OSError: The disk refused.
     """
-    sizes = {file.path: file.size_bytes for file in head.manifest.files()}
     with source_of(path, _LIMITS) as source:
         if source.head()[0] != head.data:
             raise RefusedError(f"{path} changed while it was read; try again")
-        for name, chunks in source.contents(sizes):
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            left = sizes[name]
-            with target.open("xb") as file:
-                for chunk in chunks:
-                    left -= len(chunk)
-                    if left < 0:
-                        raise ArtifactError(
-                            f"{head.shown}: {name} has more than the {sizes[name]} bytes that the "
-                            "manifest says; build the bundle again"
-                        )
-                    file.write(chunk)
-                    progress(len(chunk))
+        unpack(source, head.manifest, folder, progress)
     found = verify(Bundle(head.manifest, folder, sha256(head.data).hexdigest()))
     (folder / MANIFEST_FILE).write_bytes(head.data)
     if head.signature is not None:

@@ -13,8 +13,9 @@ from fastcdc import fastcdc
 
 from fleet.documents.chunks import CHUNKS_MAX, Chunk, ChunkIndex
 
-AVERAGE_BYTES: Final = 65_536
-"""Average size of a chunk: its row in the index is about 1/1300 of that."""
+AVERAGE_BYTES: Final = 16_384
+"""Average size of a chunk: its row in the index is about 1/340 of that. ``docs/downloads.md`` has
+what other sizes cost. Another one would share no chunk with what was released before."""
 LEAST_FILE_BYTES: Final = 1_048_576
 """Smaller files have no index: to fetch them whole costs little more than to ask for parts."""
 _MIN_SHARE: Final = 4

@@ -23,8 +23,8 @@ from tuf.api.metadata import (
 from edge_runtime.private_folder import remove_tree, sync
 from fleet.documents.paths import RELEASES_PATHS, ROLLOUTS_PATHS
 from fleet.errors import BadInputError
-from fleet.repository.disk import check_outside, write_new
-from fleet.repository.key_files import NewKey, new_key, write_keys
+from fleet.repository.disk import check_outside, uninterrupted, write_new
+from fleet.repository.key_files import NewKey, keys_written, new_key
 from fleet.repository.layout import Layout
 from fleet.repository.roles import (
     LISTED,
@@ -100,15 +100,9 @@ def create(
     check_outside(keys_folder, folder)
     keys = _make_keys(keys_folder, wanted.root_keys)
     metadata = _first_metadata(keys, wanted.root_threshold, settings, now)
-    write_keys([key for made in keys.values() for key in made], passphrase)
-    try:
+    every = [key for made in keys.values() for key in made]
+    with uninterrupted(), keys_written(every, passphrase):
         _write(folder, metadata, settings)
-    except BaseException:
-        for made in keys.values():
-            for key in made:
-                key.file.unlink(missing_ok=True)
-                key.file.with_suffix(".pub").unlink(missing_ok=True)
-        raise
     return keys
 
 

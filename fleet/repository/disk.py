@@ -3,6 +3,8 @@
 import fcntl
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -112,6 +114,30 @@ def locked(layout: Layout) -> Iterator[None]:
         for left in layout.metadata.glob(".*.new"):
             left.unlink(missing_ok=True)
         yield
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until some small files that belong together are written.
+
+    Outside the main thread, where no signal is handled, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    # Not masked: another thread, such as a progress bar's, would take it.
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number)) or signal.SIG_DFL
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def check_outside(inner: Path, outer: Path) -> None:

@@ -8,7 +8,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import MetaFile, Role
 
 from fleet.errors import BadInputError
-from fleet.repository.disk import replace, write_new
+from fleet.repository.disk import replace, uninterrupted, write_new
 from fleet.repository.key_files import Keys
 from fleet.repository.layout import Layout
 from fleet.repository.roles import LISTED, ROOT, SIGNING_ORDER, SNAPSHOT, TIMESTAMP
@@ -108,15 +108,16 @@ class Draft:
         if self._files is None:
             self.sign(publish=publish)
         files = self._files or {}
-        for role, data in files.items():
-            path = self._layout.metadata_file(role, self._state.of(role).signed.version)
-            if role == TIMESTAMP:
-                replace(path, data)
-            else:
-                write_new(path, data)
-            if role == ROOT:
-                self._give_root()
-        self._give_root()
+        with uninterrupted():
+            for role, data in files.items():
+                path = self._layout.metadata_file(role, self._state.of(role).signed.version)
+                if role == TIMESTAMP:
+                    replace(path, data)
+                else:
+                    write_new(path, data)
+                if role == ROOT:
+                    self._give_root()
+            self._give_root()
         versions: dict[str, int] = {role: self._state.of(role).signed.version for role in files}
         return Signed(versions, self._pending)
 

@@ -73,6 +73,10 @@ def export(
         raise BadInputError(f"{output} is there already; --force replaces it")
     if not output.absolute().parent.is_dir():
         raise BadInputError(f"{output.absolute().parent} is not a folder; make it first")
+    if output.is_dir():
+        raise BadInputError(f"{output} is a folder; name a file")
+    if output.resolve().is_relative_to(layout.folder.resolve()):
+        raise BadInputError(f"{output} lies in the repository; write it somewhere else")
     with locked(layout):
         state = read_state(layout)
         named = {role: _listed(layout, state, role) for role in (RELEASES, ROLLOUTS)}

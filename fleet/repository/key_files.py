@@ -4,7 +4,8 @@ The files are those of ``edge-runtime bundle sign`` and ``openssl genpkey -algor
 ``NAME.pem`` (private, mode 0600) and ``NAME.pub`` beside it.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,8 +63,11 @@ def new_key(file: Path) -> NewKey:
         file: Where its private half is to lie, named ``….pem``.
 
     Raises:
-        BadInputError: A key is there already.
+        BadInputError: A key is there already, or no folder can be.
     """
+    lowest = next(each for each in file.parents if each.exists())
+    if not lowest.is_dir():
+        raise BadInputError(f"{lowest} is no folder; name another one for the keys")
     for taken in (file, file.with_suffix(".pub")):
         if taken.exists():
             raise BadInputError(f"{taken} is there already; name another folder for the keys")
@@ -80,11 +84,30 @@ def write_keys(keys: Sequence[NewKey], passphrase: bytes | None) -> None:
     Raises:
         OSError: One cannot be written.
     """
+    with keys_written(keys, passphrase):
+        pass
+
+
+@contextmanager
+def keys_written(keys: Sequence[NewKey], passphrase: bytes | None) -> Iterator[None]:
+    """Write new keys to their files; if what is done with them then fails, they go again.
+
+    Args:
+        keys: The keys.
+        passphrase: Encrypts them; ``None``: they are readable for whoever reads the file.
+
+    Raises:
+        OSError: One cannot be written.
+    """
     encryption = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     written: list[Path] = []
+    made: list[Path] = []
     try:
         for key in keys:
-            key.file.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            missing = [each for each in key.file.parents if not each.exists()]
+            for folder in reversed(missing):
+                folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+                made.append(folder)
             private = load_pem_private_key(key.signer.private_bytes, None)
             public = private.public_key()
             texts = (
@@ -102,9 +125,13 @@ def write_keys(keys: Sequence[NewKey], passphrase: bytes | None) -> None:
             for path, text, mode in texts:
                 written.append(path)
                 write_new(path, text, mode)
+        yield
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+        for folder in reversed(made):
+            with suppress(OSError):  # somebody else put something there
+                folder.rmdir()
         raise
 
 

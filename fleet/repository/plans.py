@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 from zoneinfo import available_timezones
 
 import msgspec
@@ -12,6 +12,7 @@ from tuf.api.metadata import TargetFile, Targets
 
 from edge_runtime.digest import file_sha256
 from edge_runtime.errors import ModelLoadError
+from fleet.documents.codec import ADVICE
 from fleet.documents.cohort import default_salt
 from fleet.documents.errors import DocumentError
 from fleet.documents.names import Word
@@ -27,6 +28,8 @@ from fleet.repository.releases import releases_of
 from fleet.repository.roles import ROLLOUTS
 from fleet.repository.settings import read_settings
 from fleet.repository.state import State, read_state
+
+_CALLED_OFF: Final = ("abort", "revert")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,8 @@ def set_plan(
         layout: The repository.
         channel: The channel.
         wanted: The plan's fields; without ``sequence`` it is one more than before, without
-            ``salt`` it is ``default_salt``, and stages begin now.
+            ``salt`` it is ``default_salt``, without ``stage`` the rollout stays at its stage, and
+            stages begin now.
         keys: With the key of the role rollouts.
         now: The time, with whole seconds.
 
@@ -165,14 +169,21 @@ def _completed(wanted: Mapping[str, Any], before: Plan | None, now_s: float) -> 
         )
     fields = dict(wanted)
     fields.setdefault("sequence", 1 if before is None else before.sequence + 1)
-    if "salt" not in fields:
-        same = before is not None and before.rollout == fields.get("rollout")
-        fields["salt"] = (
-            before.salt
-            if before is not None and same
-            else default_salt(str(fields.get("model")), _number(fields.get("version")))
-        )
-    plan = plan_of(fields, "the plan")
+    if before is not None and before.rollout == fields.get("rollout"):
+        fields.setdefault("salt", before.salt)
+        # A rollout that was called off begins anew, a hold goes on where it was.
+        if before.order not in _CALLED_OFF or fields.get("order") in _CALLED_OFF:
+            fields.setdefault("stage", before.stage)
+    fields.setdefault(
+        "salt", default_salt(str(fields.get("model")), _number(fields.get("version")))
+    )
+    try:
+        plan = plan_of(fields, "the plan")
+    except DocumentError as error:
+        if not error.message.endswith(ADVICE):
+            raise
+        what = error.message.removesuffix(ADVICE)
+        raise BadInputError(f"{what}the schema of plans says what each field may be") from error
     _check_zone(plan)
     plan = with_begun(plan, before, now_s)
     check_plan(plan, "the plan")

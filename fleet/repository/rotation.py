@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from fleet.errors import BadInputError
-from fleet.repository.disk import check_outside, locked
+from fleet.repository.disk import check_outside, locked, uninterrupted
 from fleet.repository.draft import Draft, Signed
 from fleet.repository.key_files import Keys, NewKey, new_key, write_keys
 from fleet.repository.layout import Layout
@@ -84,5 +84,6 @@ def rotate(
         if role != ROOT:
             draft.renew(role)
         draft.sign(publish=role in _AT_ONCE)
-        write_keys(made, passphrase)
-        return Rotated(made, gone, draft.write())
+        with uninterrupted():  # keys that sign nothing would be in the way of the next try
+            write_keys(made, passphrase)
+            return Rotated(made, gone, draft.write())

@@ -39,14 +39,17 @@ def make_settings(fleet: str, expires_days: dict[str, int]) -> RepositorySetting
     Raises:
         BadInputError: A name, a role or a number cannot be used.
     """
-    for role in expires_days:
+    for role, days in expires_days.items():
         if role not in RULES:
             raise BadInputError(f"there is no role {role!r}; the roles are {', '.join(RULES)}")
+        if not 1 <= days <= DAYS_MAX:
+            raise BadInputError(f"{role} cannot last {days} days; write 1 to {DAYS_MAX}")
     try:
         return msgspec.convert({"fleet": fleet, "expires_days": expires_days}, RepositorySettings)
     except msgspec.ValidationError as error:
         raise BadInputError(
-            f"{error}; a fleet has small letters, digits and -, and days are 1 to {DAYS_MAX}"
+            f"{fleet!r} is no name of a fleet: small letters, digits and -, at most 64, no - in "
+            "front"
         ) from error
 
 
