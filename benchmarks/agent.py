@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from paho.mqtt import publish
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.control import Question, ask
 from agent.errors import AgentError
@@ -24,7 +25,7 @@ from benchmarks.agent_download import serving
 from benchmarks.agent_outbox import broker
 from benchmarks.bench import Bench
 from benchmarks.cases import DIGITS
-from benchmarks.footprint import memory, wakes_per_s
+from benchmarks.footprint import cpu_s, memory, wakes_per_s
 from benchmarks.results import Entry, Fact, Outcome, at_most, spread
 from benchmarks.servers import Command, ServerError, environment, ours, spawned, started
 from fleet.repository.addition import NewRelease, add_release
@@ -39,14 +40,14 @@ POLLED: Final = "over HTTP"
 ANNOUNCED: Final = "announced over MQTT"
 _FLEET: Final = "bench"
 _DEVICE: Final = "dev-1"
+_HOST: Final = "127.0.0.1"
 _LOOKS: Final = 20
 _MEMORY_MB: Final = 60.0
-_IDLE_MS: Final = 100.0
-"""Of CPU time in a minute: a six-hundredth of one core."""
+_IDLE_PERCENT: Final = 0.2
+"""Of one core: 120 ms of CPU time in a minute, a batch of telemetry included."""
 _WAIT_S: Final = 120.0
 _POLL_S: Final = 0.02
 _PROBES: Final = 3
-_PROC: Final = Path("/proc")
 _RELEASE: Final = {
     "release.block_s": "0.1",
     "release.blocks_min": "4",
@@ -70,7 +71,7 @@ doorbell_jitter_s = 0
 [downloads]
 reserve_bytes = 0
 [[mqtt.brokers]]
-host = "127.0.0.1"
+host = "{host}"
 port = {port}
 tls = false
 """
@@ -120,24 +121,27 @@ def agent_row(bench: Bench) -> Outcome:
 
 
 def _idle(bench: Bench, site: _Site, outcome: Outcome) -> None:
-    cpu_s, began_s = _cpu_s(site.pid), time.monotonic()
-    window_s = bench.plan.idle_s / _PROBES
+    """Watch it for minutes: what it does once a minute must not be missed, nor counted for all."""
+    before_s, began_s = cpu_s(site.pid), time.monotonic()
+    window_s = bench.plan.agent_idle_s / _PROBES
     wakes = spread([wakes_per_s(site.pid, window_s) for _ in range(_PROBES)])
-    busy_ms = (_cpu_s(site.pid) - cpu_s) * 1000 / (time.monotonic() - began_s) * 60
+    busy_s, elapsed_s = cpu_s(site.pid) - before_s, time.monotonic() - began_s
+    percent = busy_s / elapsed_s * 100
     found = memory(site.pid)
     name = "edge-agent"
     outcome.facts.extend(
         [
             Fact("memory (PSS), connected and idle", name, "MB", spread([found.pss_mb])),
             Fact("memory (RSS), connected and idle", name, "MB", spread([found.rss_mb])),
-            Fact("CPU time while idle", name, "ms per minute", spread([busy_ms])),
+            Fact(f"CPU time in {elapsed_s:.0f} s of idleness", name, "s", spread([busy_s])),
+            Fact("the same, of one core", name, "%", spread([percent])),
             Fact("wakes while idle", name, "per s", wakes),
         ]
     )
     outcome.targets.extend(
         [
             at_most("memory (PSS) of the agent", found.pss_mb, _MEMORY_MB, "MB"),
-            at_most("CPU time of the idle agent", busy_ms, _IDLE_MS, "ms per minute"),
+            at_most("CPU time of the idle agent", percent, _IDLE_PERCENT, "% of one core"),
             at_most("wakes of the idle agent", wakes.median, 2, "per s"),
         ]
     )
@@ -146,10 +150,10 @@ def _idle(bench: Bench, site: _Site, outcome: Outcome) -> None:
 def _cost(site: _Site, look: Callable[[_Site], None]) -> dict[str, Any]:
     costs_ms, sizes = [], []
     for _ in range(_LOOKS):
-        before_s = _cpu_s(site.pid)
+        before_s = cpu_s(site.pid)
         look(site)
         time.sleep(_POLL_S)
-        costs_ms.append((_cpu_s(site.pid) - before_s) * 1000)
+        costs_ms.append((cpu_s(site.pid) - before_s) * 1000)
         sizes.append(float(site.status()["repository"]["fetched_bytes"]))
     return {"CPU time (ms)": spread(costs_ms), "bytes": spread(sizes)}
 
@@ -160,18 +164,14 @@ def _polled(site: _Site) -> None:
 
 def _announced(site: _Site) -> None:
     before_s = site.status()["repository"]["checked_s"]
-    publish.single(
-        Topics(_FLEET, _DEVICE).announcement, site.timestamp, qos=1, retain=True, port=site.port
-    )
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.connect(_HOST, site.port)
+    client.loop_start()
+    topic = Topics(_FLEET, _DEVICE).announcement
+    client.publish(topic, site.timestamp, qos=1, retain=True).wait_for_publish(_WAIT_S)
+    client.disconnect()
+    client.loop_stop()
     _until(lambda: site.status()["repository"]["checked_s"] > before_s, "a look")
-
-
-def _cpu_s(pid: int) -> float:
-    """Sum the CPU time of every thread, to the nanosecond."""
-    total = 0
-    for task in (_PROC / str(pid) / "task").iterdir():
-        total += int((task / "schedstat").read_text("ascii").split()[0])
-    return total / 1e9
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
@@ -195,7 +195,7 @@ def _site(bench: Bench, program: str) -> Iterator[_Site]:
             serving(layout.folder) as url,
         ):
             config = folder / "agent.toml"
-            names = {"device": _DEVICE, "fleet": _FLEET, "root": layout.root}
+            names = {"device": _DEVICE, "fleet": _FLEET, "host": _HOST, "root": layout.root}
             config.write_text(_CONFIG.format(folder=folder, url=url, port=port, **names), "utf-8")
             script = Path(sys.executable).with_name("edge-agent")
             arguments = [str(script), "run", "--config", str(config)]

@@ -33,7 +33,7 @@ from agent.trust.http import open_http
 from benchmarks.bench import Bench
 from benchmarks.results import Cell, Entry, Outcome, at_most, spread
 from fleet.documents.chunks import write_chunks
-from fleet.repository.chunking import chunk_index
+from fleet.repository.chunking import AVERAGE_BYTES, chunk_index
 from fleet.repository.server import PublicFiles, bind
 
 SEED: Final = 20_261_123
@@ -94,8 +94,9 @@ def download_row(bench: Bench) -> Outcome:
             outcome.targets.append(at_most(what, ratio, _RATIO_MAX, "of the file"))
         bench.tick()
     outcome.notes.append(
-        "Bytes are those of bodies, chunk index included. A chunk has about 64 KiB, a row of these "
-        "layers 4 KiB: changes that are scattered finer than chunks touch most of them."
+        f"Bytes are those of bodies, chunk index included. A chunk has about "
+        f"{AVERAGE_BYTES // 1024} KiB, a row of these layers 4 KiB: changes that are scattered "
+        "finer than chunks touch most of them."
     )
     return outcome
 

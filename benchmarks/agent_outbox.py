@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from agent.clock import Clock
+from agent.clock import Clock, NoFloor
 from agent.identity import device_key
 from agent.messages import JobState, JobStatus, MetricsBatch, write
 from agent.records import outbox_rows
@@ -53,16 +53,6 @@ _STATUS: Final = write(
     JobStatus(rollout="r1", model="digits", state=JobState.IN_PROGRESS, step="downloading")
 )
 _METRICS: Final = write(MetricsBatch(batch={f"metric_{index}": index for index in range(80)}))
-
-
-class _NoFloor:
-    """A time floor that is kept nowhere."""
-
-    def time_s(self) -> float:
-        return 0.0
-
-    def keep_time(self, seconds: float) -> None:
-        """Forget it."""
 
 
 def outbox_row(bench: Bench) -> Outcome:
@@ -162,13 +152,13 @@ def _drained(folder: Path, port: int, priority: Priority) -> float:
             now_s=time.monotonic,
             on_arrived=arrived,
         )
-        clones = CloneWatch(outbox.own_boot_ids, {})
+        clones = CloneWatch(outbox.boot_id, outbox.own_boot_ids, {})
         link = Link(
             settings,
             topics=_TOPICS,
             boot_id=outbox.boot_id,
             traffic=Courier(_TOPICS, sender, Inbox(_TOPICS, lambda: None), clones),
-            clock=Clock(_NoFloor(), "yes"),
+            clock=Clock(NoFloor(), "yes"),
             uniform=random.uniform,
         )
         begin_s = time.perf_counter()

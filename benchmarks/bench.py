@@ -34,6 +34,7 @@ class Plan:
     start_rounds: int = 9
     settle_s: float = 3.0
     idle_s: float = 12.0
+    agent_idle_s: float = 180.0
     batching_one_rounds: int = 21
     batching_many_rounds: int = 9
     batching_s: float = 0.4
@@ -69,6 +70,7 @@ QUICK: Final = Plan(
     start_rounds=1,
     settle_s=0.5,
     idle_s=0.6,
+    agent_idle_s=0.6,
     batching_one_rounds=1,
     batching_many_rounds=1,
     fair_rounds=1,

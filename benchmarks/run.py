@@ -1,6 +1,7 @@
 """``make bench``: runs the rows, prints the tables and writes ``docs/performance.md``."""
 
 import argparse
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     strangers = machine.Strangers()
     try:
         everything = [name for name in ROWS if ROWS[name].quick or not options.quick]
-        outcome = _measure(QUICK if options.quick else Plan(), options.only or everything)
+        outcome = _measure(_plan(options), options.only or everything)
     except (ServerError, WrongAnswerError) as error:
         print(error, file=sys.stderr)
         return _EXIT_FAILED
@@ -116,6 +117,20 @@ def _measure(plan: Plan, names: Sequence[str]) -> Outcome:
     return outcome
 
 
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else Plan()
+    if options.agent_idle_s is None:
+        return plan
+    return dataclasses.replace(plan, agent_idle_s=options.agent_idle_s)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time; write seconds above 0, such as 600")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m benchmarks.run",
@@ -132,6 +147,12 @@ def _parser() -> argparse.ArgumentParser:
         choices=ROWS,
         metavar="ROW",
         help=f"one row of {', '.join(ROWS)}; may be given again; no page written",
+    )
+    parser.add_argument(
+        "--agent-idle-s",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long the idle agent is watched (180)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     return parser

@@ -216,7 +216,12 @@ class FaultSite:
             eventually(lambda: text in agent.log()[heard:], text, _HAPPENS_S)
         except AssertionError as error:
             asked = self.web.paths()[-12:]
-            raise AssertionError(f"{error}\n{asked}\n{agent.log()[heard:]}") from error
+            try:
+                shown: object = agent.status()
+            except AgentError as away:
+                shown = away
+            log = agent.log()[heard:]
+            raise AssertionError(f"{error}\n{asked}\n{shown}\n{log}") from error
 
     def _nudge(self) -> None:
         """Ask for a look at once: after a failure of the disk, the agent waits for a minute."""

@@ -33,6 +33,7 @@ def device(**changes: object) -> DeviceFacts:
         "disk_free_bytes": 1 << 30,
         "disk_reserve_bytes": 1 << 26,
         "now_s": NOW_S,
+        "elapsed_s": changes.get("now_s", NOW_S),
         "agent_version": "0.1.0.dev0",
         "models": {"digits": ModelFacts(**({"active": 1} | model))},
     }
@@ -188,6 +189,8 @@ any_devices = st.builds(
     allows_metered=st.booleans(),
     now_s=any_float,
     is_clock_trusted=st.booleans(),
+    elapsed_s=any_float,
+    plan_known_s=any_float,
     agent_version=st.text(max_size=6),
     models=st.dictionaries(st.just("digits"), any_models, max_size=1),
     changes=st.dictionaries(

@@ -68,7 +68,9 @@ class Operator:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Say something, and wait until the broker has it."""
-        self._client.publish(topic, payload, qos=1, retain=retain).wait_for_publish(10)
+        said = self._client.publish(topic, payload, qos=1, retain=retain)
+        said.wait_for_publish(10)
+        assert said.is_published(), f"the broker did not take {topic} within 10 s"
 
     def of(self, kind: Kind) -> list[dict[str, Any]]:
         """Give the payloads of one kind from the device, the oldest first."""

@@ -73,6 +73,7 @@ class World:
             reports=self.outbox,
             deadlines=deadlines,
             now_s=lambda: self.now_s,
+            elapsed_s=lambda: self.now_s,
             awake_s=lambda: self.awake_s,
         )
         self.order: Plan | None = None
@@ -101,14 +102,13 @@ class World:
             self.runtime.standing(order.model),
             order,
             min_counter=0,
-            now_s=self.now_s,
-            is_clock_trusted=True,
+            elapsed_s=self.now_s,
         )
         given = {"now_s": self.now_s, **self.facts}
         known = dataclasses.replace(
             device(**given),
             models={order.model: facts},
-            changes={order.model: self.updates.changes(order.model, self.now_s, is_trusted=True)},
+            changes={order.model: self.updates.times.changes(order.model, self.now_s)},
         )
         return decide(
             known,

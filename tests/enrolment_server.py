@@ -2,17 +2,13 @@
 
 import datetime as dt
 import json
-import ssl
-import tempfile
-import threading
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Address
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +26,7 @@ from cryptography.x509.oid import NameOID
 from agent.enrolment.messages import Enrolment, EnrolRequest, RenewRequest, renewal_text
 from agent.enrolment.token import Token, write_token
 from agent.settings.messaging import Broker
+from tests.tls_server import Answering, tls_server
 
 NOW = dt.datetime.now(tz=dt.UTC)
 
@@ -70,6 +67,11 @@ class Authority:
         """Sign a certificate for a key; it begins an hour before ``begins``."""
         certificate = self._built(subject, key, days=days, begins=begins)
         return certificate.public_bytes(Encoding.PEM)
+
+    def server_pair(self) -> bytes:
+        """Make key and certificate of a server on this device."""
+        key = Ed25519PrivateKey.generate()
+        return key_pem(key) + self.certify(common_name("localhost"), key.public_key())
 
     def _built(
         self,
@@ -207,44 +209,18 @@ def enrolment_server(
     authority = authority or Authority()
     server = EnrolmentServer(fleet, authority, root, {"brokers": brokers, "repository": repository})
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             files = {"/ca.pem": server.authority.pem, "/root.json": server.root}
-            self._answer(*((200, files[self.path]) if self.path in files else (404, b"no")))
+            self.answer(*((200, files[self.path]) if self.path in files else (404, b"no")))
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             work = {"/enroll": server.enroll, "/renew": server.renew}.get(self.path)
             try:
-                self._answer(*(work(body) if work else (404, b"no")))
+                self.answer(*(work(body) if work else (404, b"no")))
             except (msgspec.MsgspecError, ValueError, json.JSONDecodeError) as error:
-                self._answer(400, str(error).encode())
+                self.answer(400, str(error).encode())
 
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-            pass
-
-    key = Ed25519PrivateKey.generate()
-    with tempfile.TemporaryDirectory() as folder:
-        pair = Path(folder) / "server.pem"
-        pair.write_bytes(
-            key_pem(key) + authority.certify(common_name("localhost"), key.public_key())
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair)
-        http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        http.socket = context.wrap_socket(http.socket, server_side=True)
-        server.url = f"https://127.0.0.1:{http.server_address[1]}"
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            http.shutdown()
-            thread.join()
-            http.server_close()
+    with tls_server(Handler, authority.server_pair()) as server.url:
+        yield server

@@ -237,6 +237,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         headers = {name.lower(): text for name, text in self.headers.items()}
@@ -264,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             code, part, headers = self._ranged(body, fault)
             self._head(code, len(part), headers)
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self._body(path, part, fault)
 
     def _ranged(self, body: bytes, fault: Fault | None) -> tuple[int, bytes, dict[str, str]]:
@@ -296,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _whole(self, path: str, code: int, body: bytes, headers: Mapping[str, str]) -> None:
         self._head(code, len(body), headers)
-        if self.command == "GET":
+        if self.command != "HEAD":
             self._send(path, body)
 
     def _send(self, path: str, data: bytes) -> None:

@@ -1,23 +1,20 @@
 """A small receiver of prediction journals over real TLS, as the fleet's will be: for tests only."""
 
 import gzip
-import ssl
-import tempfile
-import threading
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent.journal_sync.batches import SIGNATURE_HEADER, Batch, Progress, signed_text
 from edge_runtime.protocol.journal_schemas import JournalRow
-from tests.enrolment_server import Authority, common_name, key_pem
+from tests.enrolment_server import Authority
+from tests.tls_server import Answering, tls_server
 
 
 @dataclass
@@ -64,10 +61,10 @@ def journal_receiver(authority: Authority, keys: dict[str, bytes]) -> Iterator[R
     """Run a receiver for the length of a block."""
     receiver = Receiver(keys)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             _, device, journal = self.path.split("/")
-            self._answer(200, receiver.through(device, journal))
+            self.answer(200, receiver.through(device, journal))
 
         def do_PUT(self) -> None:
             _, device, journal, _ = self.path.split("/")
@@ -77,37 +74,7 @@ def journal_receiver(authority: Authority, keys: dict[str, bytes]) -> Iterator[R
                 self.connection.close()
                 return
             status, answer = (200, receiver.through(device, journal)) if is_stored else (403, b"no")
-            self._answer(status, answer)
+            self.answer(status, answer)
 
-        def _answer(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
-            """Say nothing of the connections that a test cuts."""
-
-    key = Ed25519PrivateKey.generate()
-    with tempfile.TemporaryDirectory() as folder:
-        pair = Path(folder) / "server.pem"
-        pair.write_bytes(
-            key_pem(key) + authority.certify(common_name("localhost"), key.public_key())
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pair)
-        http = Quiet(("127.0.0.1", 0), Handler)
-        http.socket = context.wrap_socket(http.socket, server_side=True)
-        receiver.url = f"https://127.0.0.1:{http.server_address[1]}"
-        thread = threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            http.shutdown()
-            thread.join()
-            http.server_close()
+    with tls_server(Handler, authority.server_pair()) as receiver.url:
+        yield receiver

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 import msgspec
 
-from agent.clock import Clock
+from agent.clock import Clock, NoFloor
 from agent.identity import device_key
-from agent.messages import Birth, JobState, JobStatus, MetricsBatch, write
+from agent.messages import Birth, JobState, JobStatus, MetricsBatch, State, write
 from agent.records import command_floor, outbox_rows
 from agent.records.file import RecordsFile
 from agent.records.outbox import Outbox
@@ -34,17 +34,6 @@ from agent.transport.sender import Sender
 FLEET = "test"
 KERNEL = "00000000-0000-4000-8000-000000000001"
 SCHEMAS = (outbox_rows.SCHEMA, command_floor.SCHEMA)
-
-
-class NoFloor:
-    """A time floor that is kept nowhere."""
-
-    def time_s(self) -> float:
-        """Give none."""
-        return 0.0
-
-    def keep_time(self, seconds: float) -> None:
-        """Forget it."""
 
 
 def local(port: int, **more: Any) -> Mqtt:  # noqa: ANN401 - settings
@@ -108,7 +97,7 @@ class LinkedDevice:
         self.keys = {self.key.key_id: self.key.public_key}
         self.woken = threading.Event()
         self.inbox = Inbox(self.topics, self.woken.set)
-        self.clones = CloneWatch(self.outbox.own_boot_ids, self.keys)
+        self.clones = CloneWatch(self.outbox.boot_id, self.outbox.own_boot_ids, self.keys)
         self.arrived: list[Row] = []
         self._on_arrived = on_arrived
         self.sender = Sender(
@@ -146,8 +135,11 @@ class LinkedDevice:
 
     def birth(self) -> int:
         """Say what it is."""
-        payload = write(Birth(boot_id=self.outbox.boot_id))
-        return self.say(self.topics.birth, payload, Priority.LATEST, retain=True)
+        clones = self.clones
+        birth = Birth(
+            boot_id=self.outbox.boot_id, challenge=clones.challenge, answers=clones.answers
+        )
+        return self.say(self.topics.birth, write(birth), Priority.LATEST, retain=True)
 
     def status(self, rollout: str = "r1", step: str = "downloading") -> int:
         """Say how far a rollout is."""
@@ -161,8 +153,8 @@ class LinkedDevice:
     def _arrived(self, row: Row) -> None:
         self.arrived.append(row)
         topic = parse(row.topic)
-        if topic is not None and topic.kind is Kind.BIRTH and row.boot_id == self.outbox.boot_id:
-            self.clones.born()
+        if topic is not None and topic.kind is Kind.BIRTH:
+            self.link.say(State.READY)
         if self._on_arrived is not None:
             self._on_arrived(row)
 

@@ -40,6 +40,7 @@ from edge_runtime.protocol.release_schemas import (
 from tests.daemons import Answer, Daemon, eventually
 from tests.models import add_constant
 from tests.release_traffic import Ask, Asked, Traffic, ask_json
+from tests.signing import signed
 
 MODEL: Final = "m"
 STEP_S: Final = 40.0
@@ -103,6 +104,13 @@ def bundle(  # noqa: PLR0917 - what a bundle is made of
     )
     (folder / MANIFEST_FILE).write_bytes(write(manifest))
     return folder
+
+
+def signed_bundle(folder: Path, version: int, *names: str) -> Path:
+    """Make a bundle with signatures of the test keys of these names."""
+    made = bundle(folder, version)
+    (made / "manifest.sig").write_bytes(signed((made / "manifest.json").read_bytes(), *names))
+    return made
 
 
 def _file(path: Path) -> File:
@@ -327,3 +335,12 @@ def device(folder: Path, failpoints: str = "", **more: Any) -> Iterator[Device]:
     with Device(folder, seed=seed, failpoints=failpoints, **more) as running:
         running.begin_traffic()
         yield running
+
+
+def seeded_device(tmp_path: Path) -> Iterator[Device]:
+    """Run a device whose configuration names version 1, and which fails nobody: for a fixture."""
+    seed = add_constant(tmp_path / "seed.onnx", 1.0, note="seed")
+    with Device(tmp_path, seed=seed) as running:
+        running.begin_traffic(ask_json)
+        yield running
+        assert running.traffic.faults() == []

@@ -159,10 +159,15 @@ class ScriptedOrders:
         told = {"weights": dict(weights), "reason": reason, "asked_by": asked_by}
         await self._take("traffic", model=model, **told)
 
-    async def accept_keyring(self, data: bytes, *, asked_by: str = "") -> schemas.Trust:
-        """Answer with version 2."""
-        await self._take("accept_keyring", data=data, asked_by=asked_by)
-        return schemas.Trust(managed=True, keyring_version=2, keys=["ann"], threshold=1)
+    async def accept_keyring(
+        self, data: bytes, *, force: bool = False, asked_by: str = ""
+    ) -> schemas.Trust:
+        """Answer with version 2, which orphans a version if it is forced."""
+        await self._take("accept_keyring", data=data, force=force, asked_by=asked_by)
+        lost = ["digits version 1 (active)"] if force else []
+        return schemas.Trust(
+            managed=True, keyring_version=2, keys=["ann"], threshold=1, orphaned=lost
+        )
 
     async def status(self) -> schemas.Releases:
         """Say how every model does."""

@@ -1,6 +1,7 @@
 """The hand-over door in front of scripted releases, on a thread of its own."""
 
 import asyncio
+import os
 import shutil
 import socket
 import tempfile
@@ -9,12 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+import uvloop
+
 from edge_runtime.access import HANDOVER
 from edge_runtime.api.handover import HandoverDoor
+from edge_runtime.callers import Callers
 from edge_runtime.listeners import Listeners, bind_unix
 from tests.scripted_orders import ScriptedOrders, handlers_of
 
 WAIT_S = 10.0
+SHA = "0" * 64
+ME = os.getuid()
+OTHER = Callers(frozenset({ME + 1}), frozenset())
+MINE = Callers(frozenset({ME}), frozenset())
+on_each_loop = pytest.fixture(
+    params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"]
+)
+"""Makes the fixture of a test file: ``served = on_each_loop(served_on)``."""
 
 
 class Served:
@@ -85,3 +98,9 @@ def serving(make_loop: Callable[[], asyncio.AbstractEventLoop]) -> Iterator[Serv
         yield found
     finally:
         found.close()
+
+
+def served_on(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """Serve on the kind of loop that is asked for."""
+    with serving(request.param) as found:
+        yield found

@@ -1,6 +1,6 @@
 """The request path of a model in two versions whose traffic is split; tests end its runs."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,3 +105,11 @@ def request(rows: int = 1) -> InferRequest:
     """Ask for the sum and the difference of ones."""
     tensor = Tensor(FP32, np.ones((rows, 2), np.float32))
     return InferRequest("m", inputs={"a": tensor, "b": tensor})
+
+
+async def split_at_rest() -> AsyncIterator[Split]:
+    """Give a path, and check at the end that it holds nothing: for `pytest_asyncio.fixture`."""
+    made = Split()
+    yield made
+    assert made.is_at_rest()
+    await made.catalog.close()

@@ -1,6 +1,9 @@
 """A device's view of a repository for tests: real files, real HTTP, a clock that can be set."""
 
+import contextlib
 import hashlib
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from agent.records.file import RecordsFile
 from agent.records.floors import SCHEMA, Floors
 from agent.settings.device import Repository as RepositorySettings
 from agent.trust.repository import Following, Repository
+from agent.trust.room import Room, unlimited
+from tests.hostile_http import HostileServer, hostile_server
 from tests.tuf_attacks import CHANNEL, FLEET, TufRepository, plan
 
 
@@ -47,6 +52,7 @@ class Device:
         settings: Of the repository, beside URL and root.
         following: What it wants of the repository.
         counted: Bytes of metadata, as they were told.
+        room: Says how many more may come.
         file: Its database.
     """
 
@@ -57,6 +63,7 @@ class Device:
     settings: dict[str, Any] = field(default_factory=dict)
     following: Following = OURS
     counted: list[int] = field(default_factory=list)
+    room: Room = unlimited
     file: RecordsFile | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +89,7 @@ class Device:
             self.floors,
             self.clock,
             self.counted.append,
+            room=self.room,
             following=self.following,
         )
 
@@ -149,3 +157,35 @@ def published(folder: Path) -> TufRepository:
     made.set_plans(plan("digits", 1))
     made.publish()
     return made
+
+
+# -- fixtures: a test file says `device = pytest.fixture(refreshed_device)`, and so on ------------
+
+
+def published_repository(tmp_path: Path) -> TufRepository:
+    """Make a repository with a release and its plan."""
+    return published(tmp_path / "repository")
+
+
+def repository_server(repository: TufRepository) -> Iterator[HostileServer]:
+    """Serve a repository."""
+    with hostile_server(repository.folder) as running:
+        yield running
+
+
+def new_device(
+    repository: TufRepository, server: HostileServer, tmp_path: Path
+) -> Iterator[Device]:
+    """Make a device that believes nothing yet but the first root."""
+    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
+    with contextlib.closing(made):
+        yield made
+
+
+def refreshed_device(
+    repository: TufRepository, server: HostileServer, tmp_path: Path
+) -> Iterator[Device]:
+    """Make a device that believes what a repository said."""
+    with contextlib.contextmanager(new_device)(repository, server, tmp_path) as made:
+        made.repository.refresh()
+        yield made

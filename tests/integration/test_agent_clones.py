@@ -1,5 +1,6 @@
 """Two devices with one key, a copied disk: both notice, hold and say so until one is made new."""
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,8 @@ import msgspec
 import pytest
 
 from agent.messages import Birth
-from agent.topics import Kind
-from tests.agent_site import STORY_S, AgentProcess, Operator
+from agent.topics import Kind, Topics
+from tests.agent_site import FLEET, NAME, STORY_S, AgentProcess, Operator
 from tests.brokers import mosquitto
 from tests.daemons import eventually
 from tests.repositories import new_repository, served
@@ -36,7 +37,7 @@ def is_cloned(agent: AgentProcess) -> bool:
     return clone_of(agent) == "cloned"
 
 
-def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_one_is_made_new(
+def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_somebody_sees_to_it(
     tmp_path: Path,
 ) -> None:
     for name in ("one", "two", "origin", "broker"):
@@ -46,7 +47,7 @@ def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_one_is_made_new
     repository.set_plan(model="digits")
     with served(repository), mosquitto(tmp_path / "broker") as broker:
         config = (
-            '[device]\nid = "till-7"\nfleet = "shop"\nclock_is_trusted = "yes"\n'
+            f'[device]\nid = "{NAME}"\nfleet = "{FLEET}"\nclock_is_trusted = "yes"\n'
             f'[runtime]\nadmin_socket = "{tmp_path}/nobody.sock"\n'
             f'[repository]\nurl = "{repository.url}"\nroot = "{repository.root}"\n'
             "[mqtt]\nreconnect_first_s = 0.2\nreconnect_most_s = 1.0\n"
@@ -54,6 +55,7 @@ def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_one_is_made_new
         )
         operator = Operator(broker)
         one, two = (AgentProcess(tmp_path / name, config) for name in ("one", "two"))
+        two.set("mqtt", 'protocol = "3.1.1"')
         try:
             one.start()
             eventually(lambda: bool(births(operator)), "the first birth", STORY_S)
@@ -77,7 +79,6 @@ def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_one_is_made_new
             one.start()
             eventually(one.is_up, "the first agent again", STORY_S)
             assert clone_of(one) == "cloned"
-            assert one.stop() == 0
             two.command("prepare-image", "--yes")
             two.start()
             eventually(two.is_up, "the copy, made new", STORY_S)
@@ -87,6 +88,18 @@ def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_one_is_made_new
                 "a birth with a key of its own",
                 STORY_S,
             )
+            assert two.stop() == 0
+            # A person's word ends it, and nothing that was said before brings it back.
+            assert json.loads(one.command("clear-clone", "--json").stdout)["was"] == "cloned"
+            assert clone_of(one) != "cloned"
+            before = len(births(operator))
+            for topic, payload in operator.everything():
+                if topic == Topics(FLEET, NAME).birth:
+                    operator.publish(topic, payload, retain=True)
+            eventually(lambda: len(births(operator)) > before + 2, "the repetition", STORY_S)
+            assert one.command("check-now").returncode == 0
+            assert clone_of(one) != "cloned"
+            assert "nothing to clear" in one.command("clear-clone").stdout
         finally:
             one.close()
             two.close()

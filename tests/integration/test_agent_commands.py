@@ -184,6 +184,34 @@ def test_without_an_agent_a_question_is_answered_with_where_it_looked(
     agent.close()
 
 
+def test_the_running_agent_is_found_wherever_its_socket_is(folder: Path) -> None:
+    agent = agent_of(folder)
+    elsewhere = folder / "r"
+    elsewhere.mkdir()
+    clean = {key: text for key, text in os.environ.items() if "EDGE_" not in key}
+    process = subprocess.Popen(
+        [COMMAND, "run", "--config", str(agent.config)],
+        env={**clean, "RUNTIME_DIRECTORY": str(elsewhere)},
+        stderr=subprocess.DEVNULL,
+    )
+    at, state = str(elsewhere / "agent.sock"), str(agent.state)
+    try:
+        eventually((agent.state / "agent.sock").is_socket, "the agent", STORY_S)
+        assert run("status", "--socket", at).returncode == 0
+        assert run("status", "--config", str(agent.config)).returncode == 0
+        assert run("status", "--state-dir", state).returncode == 0
+        assert run("status", EDGE_AGENT_SOCKET=at).returncode == 0
+        # What is named is meant, and nobody else answers for it.
+        nobody = run("status", "--state-dir", str(folder / "none"), EDGE_AGENT_SOCKET=at)
+        refused(nobody, 1, str(folder / "none" / "agent.sock"), "--socket", "--state-dir")
+        refused(run("status", "--socket", "/nowhere/a.sock"), 1, "/nowhere/a.sock", "No such file")
+    finally:
+        process.terminate()
+        assert process.wait(STORY_S) == 0
+    assert not (agent.state / "agent.sock").is_symlink()
+    agent.close()
+
+
 def test_explain_without_an_agent_decides_by_what_is_kept(running: AgentProcess) -> None:
     running.stop()
     done = running.command("explain", MODEL, expect=None)

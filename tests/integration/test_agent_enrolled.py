@@ -5,10 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.settings.messaging import Broker
+from tests import web_certificates
 from tests.agent_site import STORY_S, AgentProcess
 from tests.brokers import Certificates, Mosquitto, certificates, mosquitto
 from tests.daemons import eventually
@@ -19,6 +21,7 @@ from tests.enrolment_server import (
     enrolment_server,
     key_pem,
 )
+from tests.hostile_http import drip_head, hostile_server
 from tests.repositories import TestRepository, new_repository, served
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -128,5 +131,27 @@ def test_a_certificate_in_its_last_third_is_renewed_by_the_running_agent(tmp_pat
             )
             eventually(lambda: is_connected(agent), "the broker", STORY_S)
             assert "was renewed" in agent.log()
+        finally:
+            agent.close()
+
+
+def test_a_slow_enrolment_server_stalls_neither_the_agent_nor_its_stop(tmp_path: Path) -> None:
+    agent = AgentProcess(tmp_path, f'[runtime]\nadmin_socket = "{tmp_path}/no"\n')
+    authority = web_certificates.Authority(tmp_path)
+    with enrolment_server() as server, hostile_server(tmp_path, authority.server()) as slow:
+        slow.fault("/renew", drip_head(0.01))
+        try:
+            agent.command("enroll", server.url, server.token(), "--device", "till-7")
+            path = agent.state / "enrolment.json"
+            known = msgspec.json.decode(path.read_bytes())
+            known["enrolment"]["enrolment"] = slow.url
+            changed = {"ca": authority.file.read_text("ascii"), "not_after_s": 1.0}
+            path.write_bytes(msgspec.json.encode({**known, **changed}))
+            agent.start()
+            eventually(lambda: "/renew" in slow.paths(), "the renewal", STORY_S)
+            eventually(agent.is_up, "an answer to who asks", STORY_S)
+            assert agent.stop(within_s=STORY_S) == 0  # the server would be waited for longer
+            assert msgspec.json.decode(path.read_bytes())["not_after_s"] == 1.0
+            assert "renewed" not in agent.log()
         finally:
             agent.close()

@@ -13,6 +13,7 @@ from agent.enrolment.membership import Membership, read_membership, unpack, writ
 from agent.enrolment.token import read_token
 from agent.errors import AgentError, ConfigError, Distrust, NetworkError, RefusedError, TrustError
 from agent.settings.messaging import Broker
+from agent.trust.https import Https
 from tests.enrolment_server import NOW, Authority, EnrolmentServer, enrolment_server
 
 pytestmark = pytest.mark.integration
@@ -128,11 +129,12 @@ def test_a_certificate_is_renewed_by_proof_of_the_same_key_and_after_its_end() -
         membership = joined(server, server.token(), key)
         assert membership.not_after_s < NOW.timestamp()
         server.certificate_days = 30
-        renewed = renew(membership, key=key, clock=CLOCK)
+        asking = Https.believing(membership.ca, CLOCK)
+        renewed = renew(membership, key=key, server=asking)
         assert renewed.not_after_s > NOW.timestamp()
         assert renewed.enrolment.device == "till-7"
         with pytest.raises(RefusedError, match="another key"):
-            renew(membership, key=Ed25519PrivateKey.generate(), clock=CLOCK)
+            renew(membership, key=Ed25519PrivateKey.generate(), server=asking)
 
 
 def test_a_server_that_is_away_is_asked_later() -> None:

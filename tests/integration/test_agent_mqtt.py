@@ -51,7 +51,7 @@ def test_reports_arrive_signed_and_leave_the_outbox(
         eventually(lambda: heard.seqs.keys() == numbers, "the reports' arrival")
         eventually(lambda: _is_empty(device), "an empty outbox")
         assert receiver.forged == 0
-        assert receiver.state_of("dev-1") is State.READY
+        eventually(lambda: receiver.state_of("dev-1") is State.READY, "ready")
 
 
 def test_says_how_it_is_there_and_says_goodbye(tmp_path: Path, broker: Mosquitto) -> None:
@@ -59,9 +59,9 @@ def test_says_how_it_is_there_and_says_goodbye(tmp_path: Path, broker: Mosquitto
         LinkedDevice(tmp_path / "state", local(broker.port)) as device,
         Receiver(broker.port, device.keys) as receiver,
     ):
+        eventually(lambda: receiver.state_of("dev-1") is State.INIT, "init")
+        device.birth()
         eventually(lambda: receiver.state_of("dev-1") is State.READY, "ready")
-        device.link.say(State.SLEEPING)
-        eventually(lambda: receiver.state_of("dev-1") is State.SLEEPING, "sleeping")
         device.link.stop()
         eventually(lambda: receiver.state_of("dev-1") is State.DISCONNECTED, "goodbye")
 
@@ -73,12 +73,13 @@ def test_the_broker_says_lost_for_a_device_that_goes_without_a_word(
         LinkedDevice(tmp_path / "state", local(broker.port)) as device,
         Receiver(broker.port, device.keys) as receiver,
     ):
+        device.birth()
         eventually(lambda: receiver.state_of("dev-1") is State.READY, "ready")
         connection = device.link._connection
         assert connection is not None
         connection._client.give_up()
         eventually(lambda: b"lost" in b"".join(data for _, data in receiver.raw), "the last will")
-        eventually(lambda: receiver.state_of("dev-1") is State.READY, "ready again")
+        eventually(lambda: receiver.state_of("dev-1") is State.INIT, "init again")
 
 
 def test_a_broker_that_was_killed_gets_everything_when_it_is_back(

@@ -1,15 +1,18 @@
 """A broker that is an enemy: it can be silent and it can be late; it can do nothing else."""
 
+import shutil
 import socket
 import struct
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agent.commands import Commands, Order, Refusal
 from agent.envelope import COMMAND_CONTEXT, wrap, write_command
+from agent.identity import NAME
 from agent.messages import Birth, Command, write
 from agent.records.command_floor import CommandFloor
 from agent.settings.messaging import Broker
@@ -253,7 +256,7 @@ def test_a_report_is_never_a_command(device: LinkedDevice) -> None:
 
 def test_a_forged_birth_is_no_reason_to_hide(device: LinkedDevice, broker: Mosquitto) -> None:
     device.birth()
-    eventually(lambda: device.clones._is_born, "the birth")
+    eventually(lambda: bool(device.arrived), "the birth")
     forged = wrap("stranger", 1, write(Birth(boot_id="stranger")), signing_key("enemy").sign(b"x"))
     with Receiver(broker.port, device.keys) as enemy:
         for payload in (forged, b"{}", b"\xff", wrap("stranger", 1, b"{}", None)):
@@ -263,10 +266,11 @@ def test_a_forged_birth_is_no_reason_to_hide(device: LinkedDevice, broker: Mosqu
         assert device.clones.suspicion is Suspicion.NONE
 
 
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_two_agents_with_one_identity_find_out_and_get_out_of_each_others_way(
-    tmp_path: Path, broker: Mosquitto
+    tmp_path: Path, broker: Mosquitto, protocol: str
 ) -> None:
-    settings = local(broker.port, reconnect_first_s=0.05, reconnect_most_s=5.0)
+    settings = local(broker.port, reconnect_first_s=0.05, reconnect_most_s=5.0, protocol=protocol)
     one = LinkedDevice(tmp_path / "one", settings)
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "device.key").write_bytes((tmp_path / "one/device.key").read_bytes())
@@ -280,17 +284,62 @@ def test_two_agents_with_one_identity_find_out_and_get_out_of_each_others_way(
             for each in (one, two):
                 if each.link.status.is_connected and not each.outbox.waiting().latest:
                     each.birth()
-            return Suspicion.CLONED in {one.clones.suspicion, two.clones.suspicion}
+            return one.clones.suspicion is two.clones.suspicion is Suspicion.CLONED
 
         eventually(birth_again, "the discovery", 30.0)
         stop.set()
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_broker_that_repeats_every_birth_and_throws_the_device_off_makes_no_clone(
+    tmp_path: Path, broker: Mosquitto, protocol: str
+) -> None:
+    settings = local(broker.port, protocol=protocol)
+    said: list[bytes] = []
+    for run in range(3):
+        # The records are lost each time: the device remembers none of its runs.
+        state = tmp_path / f"run-{run}"
+        state.mkdir()
+        if run:
+            shutil.copy(tmp_path / "run-0" / NAME, state / NAME)
+        with (
+            LinkedDevice(state, settings) as device,
+            Receiver(broker.port, device.keys, client_id="enemy") as enemy,
+        ):
+            for birth in said:
+                device.birth()
+                enemy.publish(device.topics.birth, birth, retain=True)
+                thrown = device.link.status.connections
+                with Receiver(broker.port, {}, client_id=device.topics.client_id):
+                    pass
+                eventually(partial(_is_back, device, thrown), "the next connection")
+            if run:
+                eventually(partial(_is_suspicious, device), "what was repeated")
+            device.birth()
+            eventually(partial(_is_told, device), "its births")
+            assert device.clones.suspicion is (Suspicion.SUSPECTED if run else Suspicion.NONE)
+            said = list(
+                dict.fromkeys(data for topic, data in enemy.raw if topic == device.topics.birth)
+            )
+
+
+def _is_back(device: LinkedDevice, thrown: int) -> bool:
+    return device.link.status.connections > thrown
+
+
+def _is_suspicious(device: LinkedDevice) -> bool:
+    return device.clones.suspicion is not Suspicion.NONE
+
+
+def _is_told(device: LinkedDevice) -> bool:
+    return not device.outbox.waiting().latest and device.link.status.is_connected
 
 
 def test_a_device_that_comes_back_is_no_clone_of_itself(tmp_path: Path, broker: Mosquitto) -> None:
     for _ in range(3):
         with LinkedDevice(tmp_path / "state", local(broker.port)) as device:
             device.birth()
-            eventually(lambda: device.clones._is_born, "the birth")
+            eventually(lambda: bool(device.arrived), "the birth")
             broker.restart()
             eventually(
                 lambda: device.link.status.connections >= 2,

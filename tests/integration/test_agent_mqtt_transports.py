@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.clock import Clock
+from agent.clock import Clock, NoFloor
 from agent.settings.messaging import Broker
 from tests.brokers import HOST, certificates, free_port, mosquitto
 from tests.daemons import eventually
 from tests.fleet_receiver import Receiver
 from tests.hostile_brokers import REFUSED_VERSION, OldBroker, running
-from tests.linked_device import LinkedDevice, NoFloor, local
+from tests.linked_device import LinkedDevice, local
 
 pytestmark = pytest.mark.integration
 

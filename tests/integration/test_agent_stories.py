@@ -4,19 +4,39 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from agent.messages import JobState
-from agent.topics import Kind
+from agent.envelope import unwrap
+from agent.messages import JobState, JobStatus
+from agent.topics import Kind, parse
 from tests import bad_models
-from tests.agent_site import STORY_S, site
+from tests.agent_site import STORY_S, Site, key_of, site
 from tests.daemons import eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 
-def test_a_good_release_is_pulled_judged_committed_and_reported_with_its_digest(
+def judgements(here: Site, status: JobStatus) -> list[dict[str, Any]]:
+    """Give what a status says of comparisons: in the runtime's words, and signed by the device."""
+    key, signed = key_of(here.agent), []
+    for name, data in here.operator.everything():
+        topic = parse(name)
+        if topic is not None and topic.kind is Kind.JOB:
+            _, payload = unwrap(topic, data, {key.key_id: key.public_key})
+            signed.append(msgspec.json.decode(payload, type=JobStatus))
+    assert status in signed
+    found: list[dict[str, Any]] = status.details["judgements"]
+    rows = {(row.version, row.from_state, row.wall_s): row for row in here.device.history()}
+    for each in found:
+        row = rows[status.version or 0, each["step"], each["at_s"]]
+        assert (each["to"], each.get("numbers", {})) == (row.to_state, row.numbers)
+    return found
+
+
+def test_a_good_release_is_pulled_judged_committed_and_reported_with_its_digest_and_numbers(
     tmp_path: Path,
 ) -> None:
     with site(tmp_path) as here:
@@ -32,6 +52,17 @@ def test_a_good_release_is_pulled_judged_committed_and_reported_with_its_digest(
         assert steps[0] == "planned"
         assert "downloading" in steps
         assert "following" in steps
+        told = judgements(here, last)
+        ended = [each["step"] for each in told]
+        assert ended == ["self-testing", "shadowing", "canary", "canary", "probation"]
+        assert {each["verdict"] for each in told} <= {"pass", "inconclusive"}
+        shadow, canary = told[1]["numbers"], told[2]["numbers"]
+        assert shadow["seen"] >= shadow["blocks"] > 0
+        assert {"agreement", "agreement_low", "latency_ratio", "errors_p"} <= shadow.keys()
+        assert {"traffic_blocks", "traffic_errors_p", "level"} <= canary.keys()
+        # On the way each status tells of the last step that had ended.
+        way = [each for each in here.operator.jobs() if each.state is JobState.IN_PROGRESS]
+        assert {len(each.details.get("judgements", ())) for each in way} == {0, 1}
         assert here.operator.of(Kind.BIRTH)
         assert here.device.traffic.faults() == []
         assert here.agent.stop() == 0
@@ -43,6 +74,9 @@ def test_a_bad_release_is_rolled_back_reported_and_not_tried_again(tmp_path: Pat
         here.publish(2, here.bundle("bad", 2, make=bad_models.not_a_number))
         last = here.reached("failed", 2)
         assert last.reason
+        told = judgements(here, last)[-1]
+        assert (told["verdict"], told["to"]) == ("fail", "rolling-back")
+        assert told["numbers"]["bad"] > 0
         assert here.device.status().active in {None, 1}
         jobs = len(here.operator.jobs())
         here.plan(2)

@@ -1,15 +1,12 @@
 """A device refreshes what it believes from a real repository over real HTTP."""
 
-import contextlib
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agent.errors import ConfigError, NetworkError, RefusedError
-from tests.hostile_http import HostileServer, hostile_server, status
-from tests.trusting import Device, Hands
+from tests.hostile_http import HostileServer, status
+from tests.trusting import Device, new_device, repository_server
 from tests.tuf_attacks import CHANNEL, TufRepository, plan
 
 pytestmark = pytest.mark.integration
@@ -26,17 +23,8 @@ def repository(tmp_path: Path) -> TufRepository:
     return made
 
 
-@pytest.fixture
-def server(repository: TufRepository) -> Iterator[HostileServer]:
-    with hostile_server(repository.folder) as running:
-        yield running
-
-
-@pytest.fixture
-def device(repository: TufRepository, server: HostileServer, tmp_path: Path) -> Iterator[Device]:
-    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
-    with contextlib.closing(made):
-        yield made
+server = pytest.fixture(repository_server)
+device = pytest.fixture(new_device)
 
 
 def test_knows_plans_and_releases_after_a_refresh(device: Device) -> None:

@@ -4,8 +4,6 @@ What is not here: extraneous dependencies, since a release depends on nothing.
 """
 
 import contextlib
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +17,21 @@ from tests.hostile_http import (
     drip,
     drip_head,
     endless,
-    hostile_server,
     replace,
     reset,
     stall,
     status,
     truncate,
 )
-from tests.trusting import Device, Hands, assert_refused, change, path_of, published
+from tests.trusting import (
+    Device,
+    assert_refused,
+    change,
+    path_of,
+    published_repository,
+    refreshed_device,
+    repository_server,
+)
 from tests.tuf_attacks import CHANNEL, DAY_S, FLEET, TufRepository, plan, signer
 
 pytestmark = pytest.mark.integration
@@ -35,23 +40,9 @@ QUICK = {"metadata_s": 1.0, "read_s": 0.7}
 ROLES = ("timestamp", "snapshot", "targets", "releases", "rollouts")
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> TufRepository:
-    return published(tmp_path / "repository")
-
-
-@pytest.fixture
-def server(repository: TufRepository) -> Iterator[HostileServer]:
-    with hostile_server(repository.folder) as running:
-        yield running
-
-
-@pytest.fixture
-def device(repository: TufRepository, server: HostileServer, tmp_path: Path) -> Iterator[Device]:
-    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
-    with contextlib.closing(made):
-        made.repository.refresh()
-        yield made
+repository = pytest.fixture(published_repository)
+server = pytest.fixture(repository_server)
+device = pytest.fixture(refreshed_device)
 
 
 def hurry(device: Device) -> None:

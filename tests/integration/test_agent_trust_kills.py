@@ -1,13 +1,11 @@
 """kill -9 and failing disks at every step of a refresh: old or new is believed, never a mixture."""
 
-import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,8 @@ import pytest
 from agent.errors import NetworkError, StateError
 from edge_runtime import failpoints
 from edge_runtime.failpoints import NAMES, VARIABLE
-from tests.hostile_http import HostileServer, hostile_server, status
-from tests.trusting import Device, Hands
+from tests.hostile_http import HostileServer, status
+from tests.trusting import Device, new_device, repository_server
 from tests.tuf_attacks import CHANNEL, TufRepository, plan
 
 pytestmark = pytest.mark.integration
@@ -35,17 +33,8 @@ def repository(tmp_path: Path) -> TufRepository:
     return made
 
 
-@pytest.fixture
-def server(repository: TufRepository) -> Iterator[HostileServer]:
-    with hostile_server(repository.folder) as running:
-        yield running
-
-
-@pytest.fixture
-def device(repository: TufRepository, server: HostileServer, tmp_path: Path) -> Iterator[Device]:
-    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
-    with contextlib.closing(made):
-        yield made
+server = pytest.fixture(repository_server)
+device = pytest.fixture(new_device)
 
 
 def child(device: Device, failpoint: str = "") -> int:

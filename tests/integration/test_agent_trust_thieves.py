@@ -1,9 +1,7 @@
 """Thieves of keys and folders: what they can do at most, and how a fleet gets rid of them."""
 
-import contextlib
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,32 +9,23 @@ import pytest
 from agent.errors import Distrust, NetworkError, TrustError
 from tests.hostile_http import (
     HostileServer,
-    hostile_server,
     status,
 )
-from tests.trusting import Device, Hands, change, published
+from tests.trusting import (
+    Device,
+    change,
+    published_repository,
+    refreshed_device,
+    repository_server,
+)
 from tests.tuf_attacks import CHANNEL, DAY_S, TufRepository, plan
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> TufRepository:
-    return published(tmp_path / "repository")
-
-
-@pytest.fixture
-def server(repository: TufRepository) -> Iterator[HostileServer]:
-    with hostile_server(repository.folder) as running:
-        yield running
-
-
-@pytest.fixture
-def device(repository: TufRepository, server: HostileServer, tmp_path: Path) -> Iterator[Device]:
-    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
-    with contextlib.closing(made):
-        made.repository.refresh()
-        yield made
+repository = pytest.fixture(published_repository)
+server = pytest.fixture(repository_server)
+device = pytest.fixture(refreshed_device)
 
 
 def test_a_wiped_folder_cannot_be_rolled_back(
@@ -184,6 +173,47 @@ def test_a_thief_of_online_keys_cannot_carry_a_clock_beyond_what_offline_keys_si
     device.restart()
     assert device.repository.refresh().changed
     assert device.repository.is_fresh()
+
+
+def test_a_clock_comes_back_from_where_a_thief_carried_it_once_the_root_replaced_the_stolen_keys(
+    device: Device, repository: TufRepository
+) -> None:
+    """The fleet signs for a day, as ever: it need not know how far each clock was carried."""
+    device.hands.synchronised = False
+    device.restart()
+    kept = {role: repository.signed[role].expires for role in ("rollouts", "snapshot", "timestamp")}
+    for role in kept:
+        repository.signed[role].expires = repository.in_days(10_000)
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 29 * DAY_S)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    device.restart()
+    assert device.clock.wall_s() == repository.now_s + 29 * DAY_S
+    repository.rotate("timestamp")
+    repository.rotate("snapshot")
+    for role in kept:
+        repository.signed[role].expires = repository.in_days(1)
+    change(repository)
+    assert device.repository.refresh().changed
+    assert device.repository.is_fresh()
+    device.restart()
+    assert device.clock.wall_s() == pytest.approx(repository.now_s, abs=1.0)
+
+
+def test_a_clock_that_becomes_synchronised_is_believed_wherever_a_thief_carried_the_time(
+    device: Device, repository: TufRepository
+) -> None:
+    device.hands.synchronised = False
+    device.restart()
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 20 * DAY_S)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    assert device.clock.wall_s() == repository.now_s + 20 * DAY_S
+    device.hands.synchronised = True
+    for _ in range(2):
+        assert device.clock.is_trusted()
+        assert device.clock.wall_s() == device.hands.system_s
+        device.restart()
 
 
 def test_a_synchronised_clock_is_not_carried_away_by_a_wrong_one_of_the_fleet(

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,21 +22,13 @@ from tests.daemons import daemon, eventually
 from tests.handover_packets import ask, connected, count_of, memory, refused, send
 from tests.mixed_bundles import brought, file_of, mixed
 from tests.models import add_constant, identity
-from tests.release_device import Device, bundle
-from tests.release_traffic import ask_json
+from tests.release_device import Device, bundle, seeded_device
 from tests.signing import keyring, signed
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
-    """A device on which the configuration's version 1 answers, under traffic."""
-    seed = add_constant(tmp_path / "seed.onnx", 1.0, note="seed")
-    with Device(tmp_path, seed=seed) as running:
-        running.begin_traffic(ask_json)
-        yield running
-        assert running.traffic.faults() == []
+device = pytest.fixture(seeded_device)
 
 
 def handover(device: Device) -> Handover:

@@ -27,6 +27,7 @@ def test_a_newer_keyring_is_sent_to_the_device(
         assert cli.main(["keyring", "install", str(keyring), "--socket", str(admin.path)]) == 0
         ((order, arguments),) = admin.orders.taken
     assert (order, arguments["data"]) == ("accept_keyring", b"a signed keyring")
+    assert not arguments["force"], "nobody insists unasked"
     assert "keyring version 2" in capsys.readouterr().err
 
 
@@ -36,5 +37,5 @@ def test_a_keyring_that_the_device_refuses_is_told_with_its_reason(
     with admin_socket(ScriptedOrders()) as admin:
         admin.orders.problem = SignatureError("keyring version 2 is older than version 3")
         code = cli.main(["keyring", "install", str(keyring), "--socket", str(admin.path)])
-    assert code == ExitCode.USAGE
+    assert code == ExitCode.FAILED
     assert "older than version 3" in capsys.readouterr().err

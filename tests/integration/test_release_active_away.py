@@ -11,8 +11,8 @@ from tests import bad_models
 from tests.daemons import eventually
 from tests.every_row import every
 from tests.models import add_constant
-from tests.release_device import MODEL, STEP_S, Device, bundle
-from tests.signing import keyring, signed
+from tests.release_device import MODEL, STEP_S, Device, bundle, signed_bundle
+from tests.signing import keyring
 
 pytestmark = pytest.mark.integration
 
@@ -233,13 +233,6 @@ def test_a_version_is_not_blamed_for_the_signature_of_the_one_that_answers(tmp_p
         assert on.ended(2).state == "committed"
         assert "canary" in way(on, 2), "version 1 answers from memory"
         assert is_not_called_bad(on, 2)
-
-
-def signed_bundle(folder: Path, version: int, *names: str) -> Path:
-    """Make a bundle with signatures of the test keys of these names."""
-    made = bundle(folder, version)
-    (made / "manifest.sig").write_bytes(signed((made / "manifest.json").read_bytes(), *names))
-    return made
 
 
 def test_a_bad_version_is_still_called_bad_beside_a_damaged_active_one(tmp_path: Path) -> None:

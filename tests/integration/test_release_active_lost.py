@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.release_device import Device, bundle
-from tests.signing import keyring, signed
+from tests.release_device import Device, signed_bundle
+from tests.signing import keyring
 
 pytestmark = pytest.mark.integration
-
-
-def signed_bundle(folder: Path, version: int, *names: str) -> Path:
-    """Make a bundle with signatures of the test keys of these names."""
-    made = bundle(folder, version)
-    (made / "manifest.sig").write_bytes(signed((made / "manifest.json").read_bytes(), *names))
-    return made
 
 
 @pytest.mark.parametrize("order", ["automatic", "manual"])
@@ -27,7 +20,8 @@ def test_a_device_whose_active_version_lost_its_key_takes_the_next_release(
         on.stage(signed_bundle(tmp_path / "v1", 1, "ann"))
         assert on.ended(1).state == "committed"
         following = keyring(["eve"], version=2, signed_by=["ann", "eve"]).write()
-        assert on.daemon.request("POST", "/admin/keyring", following, admin=True).status == 200
+        target = "/admin/keyring?force=true"
+        assert on.daemon.request("POST", target, following, admin=True).status == 200
         on.restart()
         assert on.ask().status != 200, "its key is gone, so it is not loaded"
         on.stage(signed_bundle(tmp_path / "v2", 2, "eve"), mode=order)

@@ -121,7 +121,7 @@ def test_a_bundle_that_is_not_there_is_not_ordered(
 @pytest.mark.parametrize(
     ("problem", "code"),
     [
-        (SignatureError("manifest.sig is missing; sign it"), 4),
+        (SignatureError("manifest.sig is missing; sign it"), 1),
         (StorageError("the disk is full; free 12 MB"), 1),
     ],
 )
@@ -297,7 +297,7 @@ def test_a_decision_that_is_refused_is_told(
     admin: AdminSocket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     admin.orders.problem = InvalidRequestError("no release of digits is under way")
-    assert run(admin, "release", "promote", "digits", "--wait") == 4
+    assert run(admin, "release", "promote", "digits", "--wait") == 1
     assert capsys.readouterr().err.endswith("no release of digits is under way\n")
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_release_trust import QUICKLY, refused, run, signed_bundle
-from tests.release_device import MODEL, Device, bundle
+from tests.integration.test_release_trust import QUICKLY, refused, run
+from tests.release_device import MODEL, Device, bundle, signed_bundle
 from tests.signing import keyring
 
 pytestmark = pytest.mark.integration
@@ -25,6 +25,9 @@ def test_the_version_that_answers_takes_a_new_signature_after_its_key_left(tmp_p
         assert "answers already" in same.json()["error"]
         newer = keyring(["bob"], version=2, signed_by=["ann"])
         answer = on.daemon.request("POST", "/admin/keyring", newer.write(), admin=True)
+        assert answer.status == 409, "it would orphan version 1"
+        target = "/admin/keyring?force=true"
+        answer = on.daemon.request("POST", target, newer.write(), admin=True)
         assert answer.status == 200, answer.body
         on.restart(serves=False)
         assert on.ask().status != 200, "ann's signature is worth nothing any more"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from agent.clone_condition import CloneCondition
 from agent.config import Config
 from agent.device.local_contents import LocalContents
 from agent.device.remarks import REMARKS_MAX, TOLD_MAX, Remarks
@@ -17,12 +16,8 @@ from agent.enrolment.messages import Enrolment
 from agent.errors import ConfigError, RuntimeAwayError, StateError
 from agent.member_settings import completed, machine_name, named
 from agent.pause import Pause
-from agent.presence import birth, reported
 from agent.settings.device import Device, Repository
 from agent.settings.messaging import Broker, Mqtt
-from agent.transport.clones import Suspicion
-from agent.update.standing import Standing
-from edge_runtime.hardware import CpuFacts
 from tests.agent_downloads import sha256
 
 if TYPE_CHECKING:
@@ -103,36 +98,6 @@ def test_a_pause_that_the_disk_refuses_is_none(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cannot write"):
         pause.set(77.0)
     assert pause.until_s() == 0.0
-
-
-def test_a_clone_is_remembered_until_the_file_goes(tmp_path: Path) -> None:
-    assert not CloneCondition(tmp_path).stands()
-    condition = CloneCondition(tmp_path)
-    condition.note()
-    assert condition.stands()
-    assert CloneCondition(tmp_path).stands()
-    (tmp_path / "clone").unlink()
-    assert not CloneCondition(tmp_path).stands()
-
-
-def test_a_birth_says_what_the_device_is_and_that_it_has_a_clone() -> None:
-    def said(suspicion: Suspicion) -> tuple[str, ...]:
-        message = birth(
-            Device(id="till-7", fleet="shop", labels={"site": "oslo"}),
-            CpuFacts("x86_64", frozenset({"avx2", "fma"}), vnni=False, description="a CPU"),
-            boot_id="b.1",
-            started_s=1.0,
-            memory_bytes=2,
-            standings={"m": Standing(active=3, running_digest="d")},
-            suspicion=suspicion,
-        )
-        assert message.cpu_flags == ("avx2", "fma")
-        assert message.models["m"].active == 3
-        return message.conditions
-
-    assert said(Suspicion.NONE) == said(Suspicion.SUSPECTED) == ()
-    assert said(Suspicion.CLONED) == ("clone",)
-    assert reported({"m": Standing(active=3)}, 5.0).models["m"].active == 3
 
 
 def notice(text: str, kind: NoticeKind = NoticeKind.REUSE_FAILED) -> Notice:

@@ -13,6 +13,7 @@ from agent.errors import BudgetError
 from agent.records import budget as records
 from agent.records.budget import (
     KINDS,
+    METADATA_RESERVE_BYTES,
     PERMILLE,
     RESERVATION_BYTES,
     SCHEMA,
@@ -99,12 +100,24 @@ def test_small_messages_are_not_written_down_one_by_one(
 
 def test_a_month_that_is_spent_refuses_and_says_why(make: Make) -> None:
     budget = make({"unmetered": 1000})
-    budget.spend("telemetry", 900)
-    assert budget.allows("metadata", 100)
-    assert not budget.allows("metadata", 101)
-    with pytest.raises(BudgetError, match="900 of 1000 bytes are spent"):
-        budget.ask("metadata", 101)
-    assert budget.spent() == 900
+    budget.spend("metadata", 800)
+    assert budget.allows("artifact", 100)
+    assert not budget.allows("artifact", 101)
+    with pytest.raises(BudgetError, match="800 of 900 bytes are spent"):
+        budget.ask("artifact", 101)
+    assert budget.spent() == 800
+
+
+def test_metadata_go_beyond_a_month_by_their_reserve_and_no_further(make: Make) -> None:
+    budget = make({"unmetered": 1000})
+    budget.spend("telemetry", 1000)
+    assert (budget.room("artifact"), budget.room("telemetry")) == (0, 0)
+    assert budget.room("metadata") == METADATA_RESERVE_BYTES
+    assert budget.allows("metadata", METADATA_RESERVE_BYTES)
+    assert not budget.allows("metadata", METADATA_RESERVE_BYTES + 1)
+    budget.spend("metadata", METADATA_RESERVE_BYTES + 1)
+    assert budget.room("metadata") == 0
+    assert make().room("metadata") is None
 
 
 def test_artifacts_leave_room_for_the_order_to_stop_them(make: Make) -> None:
@@ -113,7 +126,7 @@ def test_artifacts_leave_room_for_the_order_to_stop_them(make: Make) -> None:
     assert not budget.allows("artifact", 1)
     assert budget.allows("telemetry", 50)
     assert not budget.allows("telemetry", 51)
-    assert budget.allows("metadata", 100)
+    assert budget.allows("metadata", 100 + METADATA_RESERVE_BYTES)
 
 
 def test_no_limit_is_no_limit(make: Make) -> None:
@@ -124,7 +137,7 @@ def test_no_limit_is_no_limit(make: Make) -> None:
 def test_a_new_month_begins_anew(make: Make) -> None:
     clock = FixedClock()
     budget = make({"unmetered": 1000}, clock)
-    budget.spend("metadata", 1000)
+    budget.spend("metadata", 1000 + METADATA_RESERVE_BYTES)
     assert not budget.allows("metadata", 1)
     clock.now_s = DECEMBER_S
     assert budget.spent() == 0
@@ -145,7 +158,7 @@ def test_a_rollout_goes_on_in_the_next_month(make: Make) -> None:
 def test_each_link_class_has_its_own_budget(make: Make) -> None:
     link: list[LinkClass] = ["metered"]
     budget = make({"metered": 1000}, link=lambda: link[0])
-    budget.spend("metadata", 1000)
+    budget.spend("metadata", 1000 + METADATA_RESERVE_BYTES)
     assert not budget.allows("metadata", 1)
     link[0] = "unmetered"
     assert budget.allows("metadata", 1)

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.clock import AHEAD_S_MAX, BUILT_S, KEEP_EVERY_S, Clock, Trust, is_synchronised
+from agent.clock import (
+    AHEAD_S_MAX,
+    BUILT_S,
+    KEEP_EVERY_S,
+    Clock,
+    SignedTime,
+    Trust,
+    is_synchronised,
+)
 from agent.errors import StateError
 from agent.records.file import RecordsFile
 from agent.records.floors import SCHEMA, Floors, VersionFloor
@@ -20,6 +28,7 @@ class Kept:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
+        self.signed: SignedTime | None = None
         self.writes = 0
 
     def time_s(self) -> float:
@@ -29,6 +38,15 @@ class Kept:
     def keep_time(self, seconds: float) -> None:
         """Write it."""
         self.seconds = seconds
+        self.writes += 1
+
+    def signed_time(self) -> SignedTime | None:
+        """Read what others signed."""
+        return self.signed
+
+    def keep_signed_time(self, signed: SignedTime | None) -> None:
+        """Write it."""
+        self.signed = signed
         self.writes += 1
 
 
@@ -111,6 +129,55 @@ def test_a_time_far_ahead_of_a_synchronised_clock_is_not_believed() -> None:
     hands.synchronised = False
     told.raise_floor(BUILT_S + 3 * DAY_S)
     assert told.wall_s() == BUILT_S + 3 * DAY_S
+
+
+def test_a_synchronised_clock_is_believed_again_whatever_a_thief_signed_before_it_was() -> None:
+    hands = Hands(0.0, synchronised=False)
+    kept = Kept()
+    told = clock(kept, hands)
+    told.raise_floor(BUILT_S + 300 * DAY_S, "stolen")
+    assert told.wall_s() == BUILT_S + 300 * DAY_S
+    hands.system_s, hands.synchronised = BUILT_S + DAY_S, True
+    for _ in range(2):
+        assert told.is_trusted()
+        assert told.wall_s() == BUILT_S + DAY_S
+        told = clock(kept, hands)
+    hands.synchronised = False
+    assert told.wall_s() == BUILT_S + 300 * DAY_S
+
+
+def test_what_was_signed_speaks_against_a_clock_of_which_only_the_owner_says_that_it_is_right() -> (
+    None
+):
+    hands = Hands(BUILT_S, synchronised=False)
+    told = clock(Kept(), hands, "yes")
+    assert told.is_trusted()
+    hands.system_s = 0.0
+    told.raise_floor(BUILT_S + 300 * DAY_S, "keys")
+    hands.system_s = BUILT_S
+    assert not told.is_trusted()
+    assert told.wall_s() == BUILT_S + 300 * DAY_S
+
+
+def test_what_was_signed_holds_over_restarts_and_only_while_its_keys_do(tmp_path: Path) -> None:
+    def started(file: RecordsFile) -> Clock:
+        return Clock(Floors(file), system=lambda: 0.0, awake=lambda: 0.0)
+
+    def again() -> Clock:
+        files[-1].close()
+        files.append(RecordsFile(tmp_path / "agent.db", [SCHEMA]))
+        return started(files[-1])
+
+    files = [RecordsFile(tmp_path / "agent.db", [SCHEMA])]
+    started(files[-1]).raise_floor(BUILT_S + 300 * DAY_S, "stolen")
+    assert not again().heed_authority("stolen")
+    told = again()
+    assert not told.heed_authority("")
+    assert told.floor_s == BUILT_S + 300 * DAY_S
+    assert told.heed_authority("new")
+    assert told.floor_s == BUILT_S
+    assert again().floor_s == BUILT_S
+    files[-1].close()
 
 
 @pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])

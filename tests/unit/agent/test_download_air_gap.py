@@ -1,4 +1,4 @@
-"""A repository in a tar file: laid out whole, or refused with nothing changed."""
+"""A repository in a tar file: laid out whole in a folder of its own, or not at all."""
 
 import io
 import tarfile
@@ -15,10 +15,12 @@ from agent.download.air_gap import Imported, ImportLimits, import_file
 from agent.errors import CanceledError, ConfigError, DiskFullError, StateError
 from tests.agent_downloads import Device, noise, publish, sha256
 
+WEIGHTS = noise(3_000_000)
+ARTIFACT = f"artifacts/models/m/1/{sha256(WEIGHTS)}.a rather long name of a model.onnx"
 FILES = {
     "metadata/1.root.json": b"root",
     "metadata/timestamp.json": b"timestamp",
-    "artifacts/models/m/1/" + "ab" * 32 + ".a rather long name of a model.onnx": noise(3_000_000),
+    ARTIFACT: WEIGHTS,
 }
 FREE = ImportLimits(reserve_bytes=1)
 
@@ -59,7 +61,7 @@ def _found(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def into(tmp_path: Path) -> Path:
-    """A folder with an older import."""
+    """The place of an import, where another one was ended."""
     folder = tmp_path / "state" / "import"
     (folder / "metadata").mkdir(parents=True)
     (folder / "metadata" / "old.json").write_bytes(b"old")
@@ -67,7 +69,7 @@ def into(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT], ids=["pax", "gnu"])
-def test_lays_out_every_file_in_place_of_the_old_ones(
+def test_lays_out_every_file_and_none_of_one_that_was_ended(
     tmp_path: Path, into: Path, form: int
 ) -> None:
     told: list[tuple[int, int]] = []
@@ -128,14 +130,7 @@ def test_what_no_repository_holds_is_refused_and_nothing_changes(
     archive = _with(tmp_path / "x.tar", change)
     with pytest.raises(ConfigError, match=r"x\.tar"):
         _import(archive, into)
-    assert _found(into) == {"metadata/old.json": b"old"}
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [
-        "import",
-        "metadata",
-        "old.json",
-        "state",
-        "x.tar",
-    ]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["state", "x.tar"]
 
 
 @pytest.mark.parametrize("kept", [0, 100, 512, 1500, 2_000_000])
@@ -144,7 +139,7 @@ def test_an_archive_that_is_cut_off_is_refused(tmp_path: Path, into: Path, kept:
     archive.write_bytes(archive.read_bytes()[:kept])
     with pytest.raises(ConfigError):
         _import(archive, into)
-    assert _found(into) == {"metadata/old.json": b"old"}
+    assert not into.exists()
 
 
 @given(data=st.binary(max_size=3000))
@@ -169,7 +164,7 @@ def test_limits_are_kept(
 ) -> None:
     with pytest.raises(error):
         _import(_tar(tmp_path / "x.tar", FILES), into, limits)
-    assert _found(into) == {"metadata/old.json": b"old"}
+    assert not (into / "metadata" / "timestamp.json").exists()
 
 
 def test_huge_metadata_are_refused(
@@ -197,16 +192,17 @@ def test_it_can_be_called_off(tmp_path: Path, into: Path) -> None:
     archive = _tar(tmp_path / "x.tar", FILES)
     with pytest.raises(CanceledError):
         import_file(archive, into, FREE, lambda *_: cancelled.set(), cancelled)
-    assert _found(into) == {"metadata/old.json": b"old"}
+    assert not into.exists()
 
 
-def test_what_an_interrupted_import_left_is_cleared(tmp_path: Path, into: Path) -> None:
-    left = into.parent / ".import.coming"
-    (left / "metadata").mkdir(parents=True)
-    (left / "metadata" / "strange").write_bytes(b"x")
-    _import(_tar(tmp_path / "x.tar", FILES), into)
-    assert _found(into) == FILES
-    assert not left.exists()
+@pytest.mark.parametrize("at", [0, 1_500_000, 2_999_999])
+def test_an_artifact_that_rotted_on_the_way_is_refused_at_once(tmp_path: Path, at: int) -> None:
+    damaged = bytearray(WEIGHTS)
+    damaged[at] ^= 1
+    archive = _tar(tmp_path / "x.tar", {**FILES, ARTIFACT: bytes(damaged)})
+    with pytest.raises(ConfigError, match="is damaged"):
+        _import(archive, tmp_path / "import")
+    assert not (tmp_path / "import").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_any_text_survives_the_envelope(text: str) -> None:
         dataclasses.replace(JOB, device="dev-2"),
         dataclasses.replace(JOB, fleet="other"),
         dataclasses.replace(JOB, rollout="r2"),
-        dataclasses.replace(JOB, kind=Kind.SUMMARY),
+        dataclasses.replace(JOB, kind=Kind.REPORTED),
         Topic(Kind.BIRTH, "fleet", "dev-1"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""Inbox, clone watch, device key, commands and messages."""
+"""Inbox, device key, commands and messages."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.commands import ORDERS, PAUSE_S_MAX, Commands, Order, PauseUpdates
-from agent.envelope import report_message, wrap, write_command
+from agent.envelope import write_command
 from agent.errors import NetworkError, StateError
 from agent.identity import NAME, device_key
 from agent.messages import (
@@ -23,7 +23,6 @@ from agent.messages import (
     write,
 )
 from agent.topics import Topics, parse
-from agent.transport.clones import CloneWatch, Suspicion
 from agent.transport.inbox import COMMANDS_MAX, Inbox
 from edge_runtime.trust.signatures import signers
 from tests.signing import signing_key
@@ -32,13 +31,6 @@ TOPICS = Topics("test", "dev-1")
 KEY = signing_key("commands")
 KEYS = {KEY.key_id: KEY.public_key}
 NOW_S = 1_800_000_000.0
-
-
-def _birth(boot: str, key: str = "commands") -> bytes:
-    topic, payload = parse(TOPICS.birth), write(Birth(boot_id=boot))
-    assert topic is not None
-    signature = signing_key(key).sign(report_message(topic, boot, 1, payload))
-    return wrap(boot, 1, payload, signature)
 
 
 def test_the_inbox_wakes_the_loop_and_keeps_commands_in_order() -> None:
@@ -71,43 +63,6 @@ def test_the_inbox_is_never_fuller_than_its_limit() -> None:
     assert len(taken) == COMMANDS_MAX
     assert taken[0].topic.id == "c0"
     assert inbox.dropped == 9 * COMMANDS_MAX
-
-
-def _watch() -> CloneWatch:
-    return CloneWatch({"own.1", "own.2"}, KEYS)
-
-
-def _hear(watch: CloneWatch, data: bytes) -> Suspicion:
-    topic = parse(TOPICS.birth)
-    assert topic is not None
-    watch.heard(topic, data)
-    return watch.suspicion
-
-
-def test_a_stranger_with_our_key_who_comes_twice_is_a_clone() -> None:
-    watch = _watch()
-    watch.born()
-    assert _hear(watch, _birth("other.1")) is Suspicion.SUSPECTED
-    assert _hear(watch, _birth("other.1")) is Suspicion.CLONED
-    watch.clear()
-    assert watch.suspicion is Suspicion.NONE
-
-
-def test_a_takeover_and_a_stranger_are_a_clone_and_takeovers_alone_are_not() -> None:
-    watch = _watch()
-    watch.born()
-    for _ in range(5):
-        watch.taken_over()
-    assert watch.suspicion is Suspicion.SUSPECTED
-    assert _hear(watch, _birth("other.1")) is Suspicion.CLONED
-
-
-def test_own_births_and_births_before_our_own_and_forged_ones_say_nothing() -> None:
-    watch = _watch()
-    assert _hear(watch, _birth("other.1")) is Suspicion.NONE
-    watch.born()
-    for data in (_birth("own.1"), _birth("own.2"), _birth("other.1", "enemy"), b"{}", b""):
-        assert _hear(watch, data) is Suspicion.NONE
 
 
 def test_a_key_is_made_once_and_private(tmp_path: Path) -> None:

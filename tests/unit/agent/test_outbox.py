@@ -202,6 +202,24 @@ def test_a_run_that_ended_well_leaves_nothing_to_tell_and_loses_no_metrics(world
     assert _told(rows) == []
 
 
+@pytest.mark.parametrize("was_lost_before", [True, False])
+def test_a_birth_that_may_have_arrived_before_the_end_is_not_told_to_be_gone(
+    world: World, *, was_lost_before: bool
+) -> None:
+    ended = world.outbox.boot_id
+    world.add(Priority.LATEST, topic="birth")
+    world.outbox.take(10)
+    if was_lost_before:
+        world.outbox.lost()
+    world.add(Priority.LATEST, topic="reported")  # that one never went
+    world.reopen()
+    (batch,) = _told(world.drained())
+    assert [(gap.first_seq, gap.last_seq, gap.reason) for gap in batch.gaps] == [
+        (2, 2, Loss.SUPERSEDED)
+    ]
+    assert [(end.boot_id, end.last_seq, end.is_exact) for end in batch.ended] == [(ended, 2, True)]
+
+
 def test_no_two_runs_have_one_name_even_when_the_file_was_lost(world: World) -> None:
     names = {world.outbox.boot_id}
     for _ in range(3):

@@ -118,6 +118,65 @@ def test_the_age_that_is_allowed_is_met_to_the_second(age_s: float, most_s: floa
     assert kept or decision.action.reason is Reason.PLAN_TOO_OLD
 
 
+@given(
+    known_s=st.floats(0, 1e7),
+    most_s=st.floats(1, 1e6),
+    issued_s=any_float,
+    is_trusted=st.booleans(),
+)
+def test_nobody_acts_on_a_plan_that_is_known_for_longer_than_its_release_allows(
+    *, known_s: float, most_s: float, issued_s: float, is_trusted: bool
+) -> None:
+    """Whatever date it has, and whatever that did to the clock."""
+    decision = decided(
+        device(plan_known_s=known_s, is_clock_trusted=is_trusted),
+        document=plans(plan(), issued_s=issued_s),
+        signed=release(plan_age_s_max=most_s),
+    )
+    if known_s > most_s:
+        assert decision.action.kind == "hold"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    now_s=any_float,
+    is_trusted=st.booleans(),
+    seen_for_s=st.floats(0, 8000),
+    changed_for_s=st.floats(0, 2 * DAY_S),
+    begun_s=st.none() | any_float,
+    order=st.sampled_from(("install", "revert")),
+)
+def test_no_time_of_day_and_no_date_in_a_plan_moves_a_guard_rail(
+    *,
+    now_s: float,
+    is_trusted: bool,
+    seen_for_s: float,
+    changed_for_s: float,
+    begun_s: float | None,
+    order: Any,  # noqa: ANN401 - a literal
+) -> None:
+    """On a device without a clock both are what a thief of the online key wants them to be."""
+
+    def judged(now_s: float, begun_s: float | None, *, is_trusted: bool) -> list[tuple[str, bool]]:
+        facts = device(
+            now_s=now_s,
+            elapsed_s=1e6,
+            is_clock_trusted=is_trusted,
+            stages_seen={0: 1e6 - seen_for_s, 1: 1e6},
+            changes={"digits": (1e6 - changed_for_s,)},
+            active=2 if order == "revert" else 1,
+            previous=1,
+        )
+        stages = tuple(Stage(permyriad=each, begun_s=begun_s) for each in (0, 10_000))
+        wanted = plan(stages=stages, stage=1, order=order, revert_to=1)
+        signed = release(stage_s_min=3600.0, changes_per_day_max=1, first_stage_permyriad_max=0)
+        chain = decided(facts, wanted, signed).chain
+        rails = {"stage", "ceiling", "changes"}
+        return [(each.name, each.passed) for each in chain if each.name in rails]
+
+    assert judged(now_s, begun_s, is_trusted=is_trusted) == judged(NOW_S, None, is_trusted=True)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     ceiling=st.integers(0, 10_000),
@@ -125,7 +184,7 @@ def test_the_age_that_is_allowed_is_met_to_the_second(age_s: float, most_s: floa
     salt=st.text("abcdef", min_size=1, max_size=4),
     permyriads=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
     is_named=st.booleans(),
-    seen_for_s=st.floats(0, 3600, exclude_max=True),
+    seen_for_s=st.floats(0, 3599),
     stage=st.integers(0, 3),
 )
 def test_no_plan_goes_above_the_ceiling_while_the_first_stage_lasts(

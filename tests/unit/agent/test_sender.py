@@ -10,7 +10,7 @@ from agent.envelope import unwrap
 from agent.records.outbox_rows import Priority
 from agent.settings import messaging
 from agent.topics import Topics, parse
-from agent.transport.sender import ACKNOWLEDGED_S, LONG_AWAY_S, Sender
+from agent.transport.sender import ACKNOWLEDGED_S, LONG_AWAY_S, UNLIMITED, Sender
 from agent.transport.terms import Grants
 from tests.outbox_world import IN_FLIGHT, World
 from tests.signing import signing_key
@@ -46,15 +46,15 @@ class Purse:
 
     def __init__(self) -> None:
         self.size_bytes = 0
-        self.is_open = True
+        self.room_bytes = UNLIMITED
 
     def spent(self, size_bytes: int) -> None:
         """Count."""
         self.size_bytes += size_bytes
 
-    def allows_metrics(self) -> bool:
+    def metrics_room(self) -> int:
         """Say what the test says."""
-        return self.is_open
+        return self.room_bytes
 
 
 class Sending:
@@ -256,13 +256,85 @@ def test_what_is_sent_again_is_the_same_to_the_byte_but_for_being_old(sending: S
 
 
 def test_metrics_wait_while_the_budget_is_spent_and_statuses_do_not(sending: Sending) -> None:
-    sending.purse.is_open = False
+    sending.purse.room_bytes = 0
     sending.fill(3)
     sending.fill(1, Priority.STATUS)
     sending.sender.connected(sending.wire, GRANTS)
     sending.turn()
     assert [topic for topic, _ in sending.wire.sent] == [TOPICS.job("r1")]
-    sending.purse.is_open = True
+    sending.purse.room_bytes = UNLIMITED
     sending.turn()
     assert len(sending.wire.sent) == 4
     assert sending.purse.size_bytes > sum(len(data) for _, data in sending.wire.sent)
+
+
+def test_near_the_end_of_the_budget_one_batch_goes_at_a_time(sending: Sending) -> None:
+    sending.fill(10)
+    sending.purse.room_bytes = 1
+    sending.sender.connected(sending.wire, GRANTS)
+    spend = sending.purse.spent
+
+    def spent(size_bytes: int) -> None:
+        spend(size_bytes)
+        sending.purse.room_bytes -= size_bytes
+
+    sending.purse.spent = spent  # type: ignore[method-assign]
+    sending.turn()
+    assert len(sending.wire.sent) == 1
+
+
+def test_what_the_budget_held_back_is_sent_as_old_and_what_comes_then_as_new(
+    sending: Sending,
+) -> None:
+    sending.purse.room_bytes = 0
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.fill(1)
+    sending.turn()
+    assert sending.wire.sent == []
+    sending.purse.room_bytes = UNLIMITED
+    sending.fill(1, Priority.STATUS)
+    sending.turn()
+    sending.fill(1)
+    sending.turn()
+    topics = {topic: parse(topic) for topic, _ in sending.wire.sent}
+    told = []
+    for topic, data in sending.wire.sent:
+        parsed = topics[topic]
+        assert parsed is not None
+        told.append((topic, unwrap(parsed, data, {KEY.key_id: KEY.public_key})[0].historical))
+    assert told == [(TOPICS.job("r1"), False), (TOPICS.metrics, True), (TOPICS.metrics, False)]
+
+
+def test_when_a_new_month_begins_a_fleet_does_not_send_all_at_once_and_statuses_do_not_wait(
+    tmp_path: Path,
+) -> None:
+    sending = Sending(tmp_path / "state", drain_jitter_s=30.0)
+    sending.purse.room_bytes = 0
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.fill(2)
+    sending.turn()
+    sending.purse.room_bytes = UNLIMITED
+    sending.fill(1, Priority.STATUS)
+    wait_s = sending.sender.turn()
+    assert [topic for topic, _ in sending.wire.sent] == [TOPICS.job("r1")]
+    assert wait_s is not None
+    assert wait_s <= 30.0
+    sending.acknowledge_all()
+    sending.world.clock.now_s += 30.0
+    sending.turn()
+    assert len(sending.wire.sent) == 3
+    sending.world.file.close()
+
+
+def test_a_message_is_counted_each_time_it_is_sent_and_before_it_goes(sending: Sending) -> None:
+    sending.fill(1, Priority.STATUS)
+    sending.wire.is_open = False
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.sender.turn()
+    once = sending.purse.size_bytes
+    assert once > 0
+    sending.sender.lost()
+    sending.wire.is_open = True
+    sending.sender.connected(sending.wire, GRANTS)
+    sending.turn()
+    assert sending.purse.size_bytes >= 2 * once

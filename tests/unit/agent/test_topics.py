@@ -19,7 +19,6 @@ def _every(topics: Topics, rollout: str, op: str, name: str) -> dict[Kind, str]:
         Kind.REPORTED: topics.reported,
         Kind.METRICS: topics.metrics,
         Kind.JOB: topics.job(rollout),
-        Kind.SUMMARY: topics.summary(rollout),
         Kind.COMMAND: topics.command(op, name),
         Kind.RESULT: topics.result(op, name),
     }
@@ -37,7 +36,7 @@ def test_every_name_is_read_back_as_what_it_was_built_from(
         assert found is not None
         assert (found.kind, found.fleet) == (kind, fleet)
         assert found.device == ("" if kind is Kind.ANNOUNCEMENT else device)
-        assert found.rollout == (rollout if kind in {Kind.JOB, Kind.SUMMARY} else "")
+        assert found.rollout == (rollout if kind is Kind.JOB else "")
         is_command = kind in {Kind.COMMAND, Kind.RESULT}
         assert (found.op, found.id) == ((op, name) if is_command else ("", ""))
 

@@ -40,7 +40,7 @@ def _facts(folder: Path, scenario: str) -> Facts:
             "orders": world.orders(),
             "told": world.told(),
             "active": state["active"],
-            "changes": len(world.updates.changes("digits", world.now_s, is_trusted=True)),
+            "changes": len(world.updates.times.changes("digits", world.now_s)),
             "bad": sorted(world.updates.bad("digits")),
             "left": world.updates.unreported(),
         }

@@ -4,12 +4,14 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from agent.errors import (
     AgentError,
     BudgetError,
+    ConfigError,
     Distrust,
     NetworkError,
     RefusedError,
@@ -18,13 +20,14 @@ from agent.errors import (
     TrustError,
 )
 from agent.plan.decision import Decision
+from agent.records.updates import Update
 from agent.update.reporting import WAITS_MAX
 from agent.update.states import State
 from agent.update.steps import LOSSES_MAX
 from fleet.documents.plan import Stage, Window
-from tests.agent_plans import plan
+from tests.agent_plans import decided, plan
 from tests.agent_ports import MODEL
-from tests.agent_updates import World
+from tests.agent_updates import World, sha_of
 
 
 @pytest.fixture
@@ -42,6 +45,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         (StateError("the disk is full"), "disk"),
         (TrustError(Distrust.WRONG_HASH, "not what was signed"), "distrust-wrong-hash"),
         (RuntimeRefusedError(503, "later"), "runtime-busy"),
+        (ConfigError("there is no file ca.pem; see `ca` in [repository]"), "configuration"),
     ],
 )
 def test_what_may_pass_is_waited_for_told_once_and_gone_on_with(
@@ -78,6 +82,26 @@ def test_a_link_that_flaps_makes_no_flood_of_reports(world: World) -> None:
     world.rounds(45)
     waits = [status for _, status in world.outbox.statuses() if status.get("reason")]
     assert len(waits) == WAITS_MAX
+
+
+def test_a_fault_at_one_update_is_raised_when_the_others_had_their_turn(tmp_path: Path) -> None:
+    class Both(World):
+        """A world in which the fleet wants two models."""
+
+        def look(self, _update: Update) -> Decision | None:
+            return decided()
+
+    world = Both(tmp_path, "good")
+    for model in (MODEL, "other"):
+        order = plan(model=model)
+        assert world.machine.consider(model, order, decided(), sha_of(2))
+    world.machine.work()
+    world.files.raises = [cast("AgentError", ZeroDivisionError("a fault"))]
+    with pytest.raises(ZeroDivisionError, match="a fault"):
+        world.machine.work()
+    states = {model: world.updates.of_model(model)[0].state for model in (MODEL, "other")}
+    assert states == {MODEL: State.DOWNLOADING, "other": State.VERIFIED}
+    world.close()
 
 
 def test_an_absent_runtime_is_waited_for(world: World) -> None:
@@ -213,5 +237,5 @@ def test_an_aborted_rollout_begins_its_stages_anew(world: World) -> None:
     world.order = plan(order="abort", sequence=2)
     world.rounds(2)
     world.now_s += 1000
-    seen = world.updates.see_stage(MODEL, 2, "digits-2", 0, world.now_s, is_trusted=True)
+    seen = world.updates.times.see_stage(MODEL, 2, "digits-2", 0, world.now_s)
     assert seen == {0: seen_s + 2000}

@@ -95,7 +95,7 @@ def test_a_revert_goes_back_and_is_told(tmp_path: Path) -> None:
     assert (last["state"], last["running_version"]) == ("succeeded", 1)
     assert last["details"]["order"] == "revert"
     assert last["details"]["back_to"] == 1
-    assert len(world.updates.changes("digits", world.now_s, is_trusted=True)) == 2
+    assert len(world.updates.times.changes("digits", world.now_s)) == 2
     world.close()
 
 

@@ -9,13 +9,13 @@ from agent.update.states import (
     TRANSITIONS,
     UNFINISHED,
     Event,
-    IllegalTransitionError,
     Recovery,
     State,
     diagram,
     next_state,
     recovery,
 )
+from edge_runtime.state_table import IllegalTransitionError
 
 
 def test_names_that_are_stored_never_change() -> None:

@@ -165,5 +165,5 @@ def test_a_local_hold_at_the_last_moment_is_no_failure(world: World) -> None:
 
 def test_a_change_counts_at_the_hand_over_and_once(world: World) -> None:
     world.run()
-    assert world.updates.changes(MODEL, world.now_s, is_trusted=True) == (world.now_s,)
-    assert world.updates.changes(MODEL, world.now_s + DAY_S, is_trusted=True) == (world.now_s,)
+    assert world.updates.times.changes(MODEL, world.now_s) == (world.now_s,)
+    assert world.updates.times.changes(MODEL, world.now_s + DAY_S) == (world.now_s,)

@@ -1,119 +1,14 @@
 """The thread of updates: what wakes it, what it does then, and how long it waits."""
 
-# ruff: noqa: D102 - the ports say what each of these does
-
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import cast
 
 import pytest
 
-from agent.errors import AgentError, Distrust, NetworkError, TrustError
-from agent.settings.device import Repository as Settings
-from agent.trust.repository import Refreshed, Repository
-from agent.updating import RETRY_FIRST_S, RETRY_MOST_S, Updating
-from tests.daemons import eventually
-
-if TYPE_CHECKING:
-    from agent.device.plans import PlanLooking
-    from agent.update.machine import UpdateMachine
-
-WITHIN_S = 20.0
-
-
-class Source:
-    """A repository that answers as it is told.
-
-    Attributes:
-        asked: What was announced, of each refresh.
-        error: What the next refreshes raise; ``None``: nothing.
-        is_open: Whether a refresh comes to its end.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[bytes | None] = []
-        self.error: AgentError | None = None
-        self.is_open = threading.Event()
-        self.is_open.set()
-        self.reread_count = 0
-
-    def refresh(self, announced: bytes | None = None) -> Refreshed:
-        self.asked.append(announced)
-        assert self.is_open.wait(WITHIN_S)
-        if self.error is not None:
-            raise self.error
-        return Refreshed(changed=True, timestamp_version=1, plans_version=1, fetched_bytes=10)
-
-    def reread(self) -> None:
-        self.reread_count += 1
-
-
-class Machine:
-    """An update machine whose download lasts until it is interrupted.
-
-    Attributes:
-        turns: How often it worked.
-        was_interrupted: How many of these turns were interrupted.
-        is_busy: Whether there is something to download.
-    """
-
-    def __init__(self) -> None:
-        self.turns = self.was_interrupted = 0
-        self.is_busy = False
-        self._interrupted = threading.Event()
-
-    def interrupt(self) -> None:
-        self._interrupted.set()
-
-    def heed(self) -> None:
-        self._interrupted.clear()
-
-    def resume(self) -> None:
-        pass
-
-    def look(self) -> None:
-        pass
-
-    def work(self) -> float | None:
-        self.turns += 1
-        if not self.is_busy:
-            return None
-        if self._interrupted.wait(WITHIN_S):
-            self.was_interrupted += 1
-        return 0.0
-
-
-class World:
-    """The thread with both."""
-
-    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - of [repository]
-        self.source, self.machine = Source(), Machine()
-        self.distrusted: list[TrustError] = []
-        self.updating = Updating(
-            cast("Repository", self.source),
-            Settings(**{"doorbell_jitter_s": 0.0, **settings}),
-            cast("PlanLooking | None", None),
-            cast("UpdateMachine", self.machine),
-            wall_s=lambda: 1000.0,
-            on_distrust=self.distrusted.append,
-            changed=lambda: None,
-        )
-
-
-@contextmanager
-def running(world: World) -> Iterator[Updating]:
-    world.updating.start()
-    try:
-        until(lambda: world.updating.shown.check.number > 0)
-        yield world.updating
-    finally:
-        world.source.is_open.set()
-        assert world.updating.stop(WITHIN_S)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    eventually(condition, "it", WITHIN_S)
+from agent.errors import AgentError, BudgetError, Distrust, NetworkError, TrustError
+from agent.updating import RETRY_FIRST_S, RETRY_MOST_S
+from tests.updating_world import WITHIN_S, Source, World, running, until
 
 
 def test_an_announcement_is_followed_with_what_was_announced() -> None:
@@ -159,7 +54,7 @@ def test_who_asks_for_a_look_is_told_when_it_takes_too_long_and_the_thread_goes_
 def test_a_look_elsewhere_reads_the_repository_again_afterwards() -> None:
     world, elsewhere = World(), Source()
     with running(world) as updating:
-        assert updating.check_now(WITHIN_S, cast("Repository", elsewhere)).problem == ""
+        assert updating.take(elsewhere, WITHIN_S).problem == ""
         assert elsewhere.asked == [None]
         until(lambda: world.source.reread_count == 1)
 
@@ -195,3 +90,62 @@ def test_a_fault_in_a_turn_ends_nothing(caplog: pytest.LogCaptureFixture) -> Non
         until(lambda: "nobody foresaw" in caplog.text)
         world.source.error = None
         assert updating.check_now(WITHIN_S).problem == ""
+
+
+def test_that_the_budget_is_spent_is_told_once_and_nobody_is_asked_before_the_next_look() -> None:
+    world = World()
+    world.source.error = BudgetError("the month is spent")
+    with running(world) as updating:
+        assert updating.shown.check.reason == "budget"
+        assert updating.shown.check.problem == "the month is spent"
+        updating.check_now(WITHIN_S)
+        assert [error.message for error in world.spent] == ["the month is spent"]
+        assert updating._check_due_s - time.monotonic() > RETRY_MOST_S
+        world.source.error = None
+        assert not updating.check_now(WITHIN_S).problem
+        world.source.error = BudgetError("and again")
+        updating.check_now(WITHIN_S)
+    assert len(world.spent) == 2
+    assert world.distrusted == []
+
+
+def test_an_import_is_answered_by_its_own_look_and_not_by_one_that_was_under_way() -> None:
+    world, elsewhere = World(), Source()
+    elsewhere.error = NetworkError("the import's own trouble")
+    with running(world) as updating:
+        world.source.is_open.clear()
+        updating.ring()
+        until(lambda: len(world.source.asked) == 2)
+        opening = threading.Timer(0.2, world.source.is_open.set)
+        opening.start()
+        assert updating.take(elsewhere, WITHIN_S).problem == "the import's own trouble"
+        opening.join()
+
+
+def test_a_refused_import_is_no_complaint_about_the_repository() -> None:
+    world, elsewhere = World(), Source()
+    elsewhere.error = TrustError(Distrust.ROLLED_BACK, "an old stick")
+    with running(world) as updating:
+        before = updating.shown.check
+        due_s = updating._check_due_s
+        assert updating.take(elsewhere, WITHIN_S).problem == "an old stick"
+        assert (updating.shown.check, updating._check_due_s) == (before, due_s)
+        assert world.distrusted == []
+        world.source.error = elsewhere.error
+        updating.check_now(WITHIN_S)
+    assert world.distrusted == [elsewhere.error]
+
+
+def test_a_look_that_somebody_wants_meanwhile_does_not_push_an_import_out() -> None:
+    world, elsewhere = World(), Source()
+    with running(world) as updating:
+        world.source.is_open.clear()
+        updating.ring()
+        until(lambda: len(world.source.asked) == 2)
+        opening = threading.Timer(0.2, world.source.is_open.set)
+        opening.start()
+        ringing = threading.Timer(0.1, updating.ring)
+        ringing.start()
+        assert updating.take(elsewhere, WITHIN_S).changed
+        opening.join()
+        ringing.join()

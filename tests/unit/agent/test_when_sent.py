@@ -1,8 +1,10 @@
 """When predictions are sent and certificates renewed: the gates in the agent's loop."""
 
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,39 +23,27 @@ from agent.journal_sync.sending import RETRY_S as SENDING_RETRY_S
 from agent.journal_sync.sending import JournalSending
 from agent.settings.device import Device, JournalUpload
 from agent.telemetry.host import Host
-from edge_runtime.protocol.journal_schemas import JournalRows
+from agent.trust.https import WHOLE_S
+from edge_runtime.protocol.journal_schemas import JournalRow, JournalRows
+from tests.agent_downloads import FixedClock
+from tests.daemons import eventually
 from tests.enrolment_server import EnrolmentServer, enrolment_server
-
-
-@dataclass
-class Clock:
-    """A clock that a test sets."""
-
-    now_s: float = field(default_factory=time.time)
-
-    def wall_s(self) -> float:
-        """Give the time."""
-        return self.now_s
-
-    @property
-    def floor_s(self) -> float:
-        """Give what is past for sure."""
-        return 0.0
-
-    def is_trusted(self) -> bool:
-        """Tell that it goes right."""
-        return True
+from tests.hostile_http import HostileServer, drip_head, hostile_server
+from tests.web_certificates import Authority
 
 
 class Admin:
-    """A runtime without kept predictions, which counts who asks."""
+    """A runtime that counts who asks for kept predictions."""
 
     asked = 0
 
+    def __init__(self) -> None:
+        self.rows: list[JournalRow] = []
+
     def journal(self, _after: int) -> JournalRows:
-        """Give nothing."""
+        """Give what there is."""
         self.asked += 1
-        return JournalRows(journal="j", rows=[], has_more=False)
+        return JournalRows(journal="j", rows=self.rows, has_more=False)
 
 
 def parts_of(**more: Any) -> Assembly:  # noqa: ANN401 - parts of the agent
@@ -67,7 +57,7 @@ def sending(host: Host, ca: str = "", **settings: Any) -> tuple[JournalSending, 
     parts = parts_of(
         member=SimpleNamespace(config=config, membership=SimpleNamespace(ca=ca)),
         conditions=SimpleNamespace(host=lambda: host),
-        clock=Clock(),
+        clock=FixedClock(time.time()),
         key=None,
         admin=admin,
     )
@@ -122,30 +112,59 @@ def test_a_device_that_nobody_enrolled_sends_no_predictions(
     assert journal.due_s >= time.monotonic() + SENDING_RETRY_S - 1
 
 
+def test_an_upload_to_a_slow_receiver_is_called_off_at_a_stop(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path)
+    with hostile_server(tmp_path, authority.server()) as slow:
+        slow.fault("*", drip_head(0.01))
+        journal, admin = sending(Host(), authority.file.read_text("ascii"), url=slow.url)
+        row: dict[str, Any] = dict.fromkeys(("model", "version", "digest", "reason"), "")
+        admin.rows = [JournalRow(number=1, at_ms=0, is_encrypted=False, record=b"x", **row)]
+        journal.due_s = 0.0
+        ended = threading.Event()
+        thread = threading.Thread(target=journal.run, args=(ended,))
+        thread.start()
+        eventually(lambda: bool(slow.paths()), "the request")
+        ended.set()
+        journal.call_off()
+        thread.join(20.0)  # it would wait for two minutes
+        assert not thread.is_alive()
+    assert caplog.text == ""
+
+
 @dataclass
 class Renewing:
     """A device with a certificate, and its server."""
 
     server: EnrolmentServer
     state: Path
-    clock: Clock
+    clock: FixedClock
     hurried: list[bool]
     membership: Membership
 
-    def renewal(self) -> CertificateRenewal:
+    def renewal(self, whole_s: float = WHOLE_S) -> CertificateRenewal:
         """Give what renews it."""
-        return CertificateRenewal(
-            parts_of(
-                member=SimpleNamespace(state=self.state, membership=self.membership),
-                clock=self.clock,
-                key=device_key(self.state),
-                messaging=SimpleNamespace(try_now=lambda: self.hurried.append(True)),
-            )
+        parts = parts_of(
+            member=SimpleNamespace(state=self.state, membership=self.membership),
+            clock=self.clock,
+            key=device_key(self.state),
+            messaging=SimpleNamespace(try_now=lambda: self.hurried.append(True)),
         )
+        return CertificateRenewal(parts, whole_s)
+
+    def is_late(self) -> None:
+        """Let its certificate's time be over."""
+        self.membership = msgspec.structs.replace(self.membership, not_after_s=1.0)
+
+    def goes_to(self, url: str, ca: str) -> None:
+        """Have another server renew it."""
+        enrolment = msgspec.structs.replace(self.membership.enrolment, enrolment=url)
+        self.membership = msgspec.structs.replace(self.membership, enrolment=enrolment, ca=ca)
 
 
 def renewing(server: EnrolmentServer, state: Path) -> Renewing:
-    clock = Clock()
+    clock = FixedClock(time.time())
     membership = join(
         server.url,
         read_token(server.token()),
@@ -197,7 +216,7 @@ def test_a_renewal_that_is_refused_is_tried_later_and_said_once(
     with enrolment_server() as server:
         device = renewing(server, tmp_path)
         server.devices.clear()
-        device.membership = msgspec.structs.replace(device.membership, not_after_s=1.0)
+        device.is_late()
         renewal = device.renewal()
         for _ in range(3):
             renewal.due_s = 0.0
@@ -209,6 +228,68 @@ def test_a_renewal_that_is_refused_is_tried_later_and_said_once(
 
 
 def test_a_device_that_was_never_enrolled_renews_nothing() -> None:
-    renewal = CertificateRenewal(parts_of(member=SimpleNamespace(membership=None)))
+    renewal = CertificateRenewal(
+        parts_of(member=SimpleNamespace(membership=None), clock=FixedClock())
+    )
     assert renewal.due_s == float("inf")
     renewal.run_if_due()
+    renewal.start()
+    assert renewal.stop(1.0)
+
+
+@contextmanager
+def late(folder: Path) -> Iterator[tuple[Renewing, HostileServer]]:
+    """Give a device whose certificate has ended, and whose server says a byte now and then."""
+    with enrolment_server() as server:
+        device = renewing(server, folder)
+    device.is_late()
+    authority = Authority(folder)
+    with hostile_server(folder, authority.server()) as slow:
+        slow.fault("*", drip_head(0.01))
+        device.goes_to(slow.url, authority.file.read_text("ascii"))
+        yield device, slow
+
+
+def test_a_server_that_drips_stalls_a_renewal_for_a_bounded_time_and_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with late(tmp_path) as (device, slow):
+        renewal = device.renewal(0.5)
+        renewal.start()  # comes back at once: it has a thread
+        eventually(lambda: "not whole within" in caplog.text, "the end of the time")
+        assert slow.paths() == ["/renew"]
+        assert renewal.stop(10.0)
+    assert read_membership(tmp_path) is None
+    assert renewal.due_s > time.monotonic() + RETRY_S - 60
+
+
+def test_a_renewal_that_is_under_way_is_called_off_at_a_stop_and_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with late(tmp_path) as (device, slow):
+        renewal = device.renewal()
+        renewal.start()
+        eventually(lambda: bool(slow.paths()), "the request")
+        assert renewal.stop(20.0)  # it would wait for two minutes
+    assert read_membership(tmp_path) is None
+    assert device.hurried == []
+    assert "cannot be renewed" not in caplog.text
+
+
+def test_a_fault_in_a_renewal_ends_neither_the_agent_nor_the_next_renewal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with enrolment_server() as server:
+        device = renewing(server, tmp_path)
+        device.is_late()
+        renewal = device.renewal()
+        parts = cast("Any", renewal)._parts
+        key, parts.key = parts.key, None
+        for _ in range(2):
+            renewal.due_s = 0.0
+            renewal.run_if_due()
+        assert caplog.text.count("cannot be renewed now: AttributeError") == 1
+        parts.key = key
+        renewal.due_s = 0.0
+        renewal.run_if_due()
+        assert device.hurried == [True]

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from edge_runtime import __version__
 from edge_runtime.exit_codes import ExitCode
 from fleet.cli import app, main
 from fleet.cli.app import helps
@@ -138,7 +140,12 @@ def test_wrong_usage_ends_with_four_and_says_what_is_right(
         ("is not TOML", ["repo", "plan", "set", "r", "broken.toml", "--keys", "k"]),
         ("cannot read", ["repo", "plan", "set", "r", "none.toml", "--keys", "k"]),
         ("is not NAME=VALUE", [*ADD, "--label", "site"]),
-        ("channels", [*ADD, "--channel", "Stable"]),
+        ("--channel: ", [*ADD, "--channel", "Stable"]),
+        ("--agent-min: ", [*ADD, "--agent-min", "new"]),
+        ("'--stage-min'", [*ADD, "--stage-min", "-1"]),
+        ("'arm 64' is no processor", [*ADD, "--arch", "arm 64"]),
+        ("'F' is no name of a fleet", ["repo", "init", "x", "--fleet", "F", "--keys", "y"]),
+        ("is no folder", ["repo", "init", "x", "--fleet", "f", "--keys", "plan.toml"]),
         ("is not a number of days", ["repo", "init", "x", "--fleet", "f", "--keys", "y"]),
         ("cannot read nokey.pem", [*ADD[:-1], "nokey.pem"]),
         ("is no private key", [*ADD[:-1], "plan.toml"]),
@@ -172,6 +179,48 @@ def test_what_the_repository_refuses_ends_with_one(
         assert words in _failed(capsys, ExitCode.FAILED, *argv), argv
     next((there / "r" / "artifacts").rglob("*.weights.bin")).write_bytes(b"")
     assert "was changed" in _failed(capsys, ExitCode.FAILED, "repo", "verify", "r")
+
+
+def test_an_export_never_takes_the_place_of_a_part_of_the_repository(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(ADD) == 0
+    assert main(SET) == 0
+    (there / "d").mkdir()
+    (there / "link").symlink_to(there / "r" / "metadata" / "timestamp.json")
+    capsys.readouterr()
+    for words, output in (
+        ("lies in the repository", "r/metadata/timestamp.json"),
+        ("lies in the repository", "r/artifacts/x.tar"),
+        ("lies in the repository", "link"),
+        ("is a folder", "d"),
+    ):
+        export = ["repo", "export", "r", "-o", output, "--channel", "stable", "--force"]
+        assert words in _failed(capsys, ExitCode.USAGE, *export)
+
+
+def test_plans_are_shown_with_times_and_where_there_are_none_that_is_said(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = ["repo", "plan", "show", "r"]
+    assert main(show) == 0
+    assert capsys.readouterr().err == "there are no plans\n"
+    assert main(ADD) == 0
+    plan = there / "plan.toml"
+    plan.write_text(PLAN.replace("3600 }", "3600, begun_s = 1e12 }"), "utf-8")
+    assert main([*SET, "--stage", "1"]) == 0
+    capsys.readouterr()
+    assert main(show) == 0
+    shown = capsys.readouterr().out
+    assert "1000000000000 s" in shown
+    assert f"{datetime.now(UTC):%Y-%m-%d}" in shown
+    assert main([*show, "--channel", "x"]) == 0
+    assert capsys.readouterr().err == "channel x has no plans\n"
+
+
+def test_the_version_is_that_of_all_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"edge-fleet {__version__}\n"
 
 
 def test_a_file_that_is_there_is_replaced_only_when_told(
@@ -228,8 +277,8 @@ def test_a_key_that_others_may_read_is_pointed_out(
 @pytest.mark.parametrize(
     ("raised", "code", "words"),
     [
-        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "as whole as before"),
-        (typer.Abort(), ExitCode.INTERRUPTED, "as whole as before"),
+        (KeyboardInterrupt(), ExitCode.INTERRUPTED, "as before, or with all of the change"),
+        (typer.Abort(), ExitCode.INTERRUPTED, "as before, or with all of the change"),
         (OSError(28, "No space left on device", "r/x"), ExitCode.FAILED, "r/x: No space left"),
         (OSError("odd"), ExitCode.FAILED, "odd; mend it"),
         (ModuleNotFoundError("no", name="fastcdc"), ExitCode.FAILED, "edge-runtime[fleet]"),

@@ -95,7 +95,7 @@ def test_each_role_may_sign_its_paths_and_no_others(repository: TestRepository) 
         (NewRepository(fleet="f", root_threshold=0), "0 of 3 keys"),
         (NewRepository(fleet="f", root_keys=33), "at least 1 of at most 32"),
         (NewRepository(fleet="f", expires_days={"roof": 3}), "there is no role 'roof'"),
-        (NewRepository(fleet="f", expires_days={"root": 0}), "days are 1 to"),
+        (NewRepository(fleet="f", expires_days={"root": 0}), "root cannot last 0 days; write 1 to"),
     ],
 )
 def test_a_repository_that_cannot_be_is_not_begun(
@@ -117,6 +117,7 @@ def test_a_repository_is_made_where_nothing_is(repository: TestRepository, tmp_p
     refused(repository, BadInputError, "is there already", make(new, repository.keys_folder))
     refused(repository, BadInputError, "which everybody may read", make(new, new / "keys"))
     refused(repository, BadInputError, "make it first", make(tmp_path / "a" / "b", tmp_path / "k"))
+    refused(repository, BadInputError, "is no folder", make(new, repository.root / "k"))
 
 
 def test_keys_may_be_encrypted_and_are_asked_for_once_each(tmp_path: Path) -> None:
@@ -155,7 +156,6 @@ def test_a_disk_that_is_full_leaves_neither_a_repository_nor_keys(
     monkeypatch.setattr(creation, "write_new", full)
     with pytest.raises(OSError, match="No space left"):
         new_repository(tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not list(tmp_path.glob(".*.new"))
+    assert not list(tmp_path.iterdir())
     monkeypatch.undo()
     new_repository(tmp_path)

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from fleet.documents.paths import artifact_file_path
 from fleet.documents.release import GuardRails
 from fleet.errors import BadInputError, RepositoryError
 from fleet.repository import draft
+from fleet.repository.disk import write_new
 from fleet.repository.key_files import Keys
 from fleet.repository.refreshing import refresh
 from fleet.repository.roles import RULES
@@ -139,6 +142,41 @@ def test_a_rotation_that_was_stopped_before_its_last_step_is_ended_by_refresh(
     assert verify(repository.layout, now=now()).warnings == ()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_a_root_is_written_waits_until_clients_see_all_of_it(
+    repository: TestRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    def interrupted(path: Path, data: bytes) -> None:
+        signal.raise_signal(number)
+        write_new(path, data)
+
+    monkeypatch.setattr(draft, "write_new", interrupted)
+    before = signal.signal(number, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            rotate(
+                repository.layout,
+                "timestamp",
+                repository.keys,
+                tmp_path / "new",
+                passphrase=None,
+                now=now(),
+            )
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+    monkeypatch.undo()
+    assert repository.state().root.signed.version == 2
+    assert problems(repository) == ()
+    keys = Keys([tmp_path / "new", repository.keys_folder])
+    refresh(repository.layout, keys, older_than=timedelta(), now=now())
+    assert problems(repository) == ()
+
+
 def test_a_rotation_that_cannot_be_leaves_no_trace(
     repository: TestRepository, tmp_path: Path
 ) -> None:
@@ -151,6 +189,8 @@ def test_a_rotation_that_cannot_be_leaves_no_trace(
     refused(repository, BadInputError, "everybody may read", rotated("root", inside, keys))
     offline = Keys([repository.keys_folder / "offline"])
     refused(repository, BadInputError, "snapshot is signed", rotated("targets", new, offline))
+    key = repository.keys_folder / "online" / "timestamp.pem"
+    refused(repository, BadInputError, "is no folder", rotated("rollouts", key, keys))
 
 
 def test_every_kind_of_damage_is_found(repository: TestRepository) -> None:

@@ -55,6 +55,30 @@ def test_the_same_plan_again_changes_nothing(repository: TestRepository) -> None
     assert tree(repository.folder) == before
 
 
+def test_a_rollout_stays_at_its_stage_unless_told_and_begins_anew_after_it_was_called_off(
+    repository: TestRepository,
+) -> None:
+    repository.add_bundle(version=1)
+    repository.add_bundle(version=2)
+
+    def stage(rollout: str = "r", **fields: Any) -> int:  # noqa: ANN401
+        stages = [{"permyriad": 500}, {"permyriad": 10_000}]
+        return repository.set_plan(rollout=rollout, version=2, stages=stages, **fields).stage
+
+    assert stage() == 0
+    assert stage(stage=1) == 1
+    assert stage() == 1
+    assert stage(order="hold") == 1
+    assert stage() == 1
+    assert stage(stage=0) == 0
+    assert stage(stage=1) == 1
+    assert stage(order="revert", revert_to=1) == 1
+    assert stage(order="revert", revert_to=1) == 1
+    assert stage() == 0
+    assert stage(stage=1) == 1
+    assert stage("another") == 0
+
+
 @pytest.mark.parametrize(
     ("error", "words", "fields"),
     [
@@ -65,9 +89,10 @@ def test_the_same_plan_again_changes_nothing(repository: TestRepository) -> None
         (BadInputError, "'steps', which means nothing", {"steps": []}),
         (BadInputError, "is no channel", {"channel": "../x"}),
         (BadInputError, "no time zone 'Europe/Berlni'", {"window": WINDOW}),
-        (DocumentError, "stage", {"stages": []}),
-        (DocumentError, "the plan: .*version", {"version": "new"}),
-        (DocumentError, "the plan: .*model", {"model": 7}),
+        (BadInputError, "stage", {"stages": []}),
+        (BadInputError, "the plan: .*version.*schema of plans", {"version": "new"}),
+        (BadInputError, "the plan: .*model", {"model": 7}),
+        (DocumentError, "stage 3 is not there", {"stage": 3}),
     ],
 )
 def test_a_plan_that_may_not_be_leaves_no_trace(
