@@ -1,5 +1,6 @@
 """Puts the agent together from its configuration; starts nothing."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,10 +92,11 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of files; what was never started is not stopped."""
-        self.budget.settle()
-        self.elapsed.settle()
-        self.file.close()
-        os.close(self.lock)
+        with contextlib.ExitStack() as last:  # one that fails keeps no other from its turn
+            last.callback(os.close, self.lock)
+            last.callback(self.file.close)
+            last.callback(self.elapsed.settle)
+            last.callback(self.budget.settle)
 
 
 @dataclass(frozen=True, kw_only=True)

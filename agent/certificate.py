@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from agent.assembly import Assembly
@@ -14,10 +15,13 @@ from agent.trust.https import WHOLE_S, Https
 
 _log = logging.getLogger(__name__)
 
-LOOK_S: Final = 21_600.0
+LOOK_S: Final = 60.0
+"""How often the end is compared with the time: a clock that is set moves it at once."""
 RETRY_S: Final = 900.0
 NOT_RENEWED: Final = "the device's certificate cannot be renewed now"
 _THIRD: Final = 3
+#: What of an enrolment is taken up at the start only.
+_HELD: Final = ("repository", "mirrors", "brokers", "command_key", "journal")
 
 
 class CertificateRenewal:
@@ -26,14 +30,23 @@ class CertificateRenewal:
     Args:
         parts: Of the agent.
         whole_s: Most time of a renewal, in seconds.
+        on_moved: Told, on that thread, that the agent has to begin anew: see ``moved``.
 
     Attributes:
+        moved: What a renewal brought that only the next start of the agent takes up.
         due_s: When to look next, in seconds of the awake clock.
     """
 
-    def __init__(self, parts: Assembly, whole_s: float = WHOLE_S) -> None:
+    def __init__(
+        self,
+        parts: Assembly,
+        whole_s: float = WHOLE_S,
+        on_moved: Callable[[], None] = lambda: None,
+    ) -> None:
         self._parts = parts
         self._whole_s = whole_s
+        self._on_moved = on_moved
+        self.moved: tuple[str, ...] = ()
         self._membership = parts.member.membership
         self._troubles = Troubles(parts.clock.wall_s)
         self._server: Https | None = None
@@ -69,20 +82,29 @@ class CertificateRenewal:
         now_s = self._parts.clock.wall_s()
         if now_s < known.not_after_s - (known.not_after_s - known.not_before_s) / _THIRD:
             return
+        # Also after a success: whatever a server gives, it is not asked every minute.
+        self.due_s = time.monotonic() + RETRY_S
         try:
             renewed = self._renewed(known)
         except CanceledError:
             return
         except AgentError as error:
             self._troubles.note(NOT_RENEWED, error.message, level=logging.WARNING)
-            self.due_s = time.monotonic() + RETRY_S
         except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again
             self._troubles.note(NOT_RENEWED, f"{type(error).__name__}: {error}", fault=True)
-            self.due_s = time.monotonic() + RETRY_S
         else:
             self._membership = renewed
             self._troubles.settle(NOT_RENEWED)
             _log.info("the device's certificate was renewed")
+            self._take_up(known, renewed)
+
+    def _take_up(self, known: Membership, renewed: Membership) -> None:
+        before, now = known.enrolment, renewed.enrolment
+        moved = tuple(each for each in _HELD if getattr(before, each) != getattr(now, each))
+        if moved:
+            self.moved = moved
+            self._on_moved()
+        else:
             self._parts.messaging.try_now()
 
     def _run(self) -> None:

@@ -121,6 +121,16 @@ class Clock:
         with self._lock:
             return self._floor_s()
 
+    @property
+    def own_floor_s(self) -> float:
+        """The same without what others signed: no key, stolen or replaced, carries it ahead.
+
+        Dates of TLS certificates are judged by it. Judged by what was signed, one wrong date would
+        cut this device off everything that could put it right.
+        """
+        with self._lock:
+            return self._own_s()
+
     def wall_s(self) -> float:
         """Tell the time, seconds since 1970: the system's where it can be believed.
 

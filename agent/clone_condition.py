@@ -1,7 +1,7 @@
 """Whether this device's identity was found on another device: kept until somebody sees to it.
 
 Two devices that sign with one key cannot be told apart by the fleet, so neither begins an update.
-A new identity ends that (`edge-agent prepare-image`, or another enrolment), or a person who says
+A new key ends that (`edge-agent prepare-image`, then `enroll`), or a person who says
 that the copy is gone (`edge-agent clear-clone`). Should it still be there, it is noticed again.
 """
 

@@ -68,9 +68,9 @@ ORDERS: Final[Mapping[str, type[Order]]] = {
 
 
 class Floor(Protocol):
-    """Remembers the highest counter."""
+    """Remembers the highest counter of each key."""
 
-    def rise(self, counter: int) -> bool:
+    def rise(self, key_id: str, counter: int) -> bool:
         """Raise it durably; false where it is there already."""
 
 
@@ -83,7 +83,7 @@ class Commands:
 
     Args:
         keys: Public keys that may command, 32 bytes each, by their id; none: nothing is obeyed.
-        floor: Remembers the highest counter.
+        floor: Remembers the highest counter of each key.
         now_s: Epoch seconds, as far as they are known.
         obey: Does what is ordered.
 
@@ -114,7 +114,7 @@ class Commands:
             StateError: The disk refused the counter; the command was not obeyed.
         """
         try:
-            command = self._believed(topic, data)
+            command, key_id = self._believed(topic, data)
         except ForgedError as error:
             self._refuse(Refusal.FORGED, str(error))
         except ValueError as error:
@@ -122,13 +122,13 @@ class Commands:
         else:
             if command.expires_s <= self._now_s():
                 self._refuse(Refusal.EXPIRED, f"command {command.id} came too late")
-            elif not self._floor.rise(command.counter):
+            elif not self._floor.rise(key_id, command.counter):
                 self._refuse(Refusal.REPLAYED, f"command {command.id} came before")
             else:
                 return self._answered(command)
         return None
 
-    def _believed(self, topic: Topic, data: bytes) -> Command:
+    def _believed(self, topic: Topic, data: bytes) -> tuple[Command, str]:
         if topic.kind is not Kind.COMMAND or len(data) > COMMAND_BYTES_MAX:
             raise ValueError("it is no command")
         return read_command(topic, data, self._keys)

@@ -112,7 +112,7 @@ class Control:
         try:
             question = msgspec.json.decode(line, type=Question)
             answer = self._answers[question.ask]
-        except (msgspec.MsgspecError, KeyError):
+        except (msgspec.MsgspecError, UnicodeError, KeyError):
             known = ", ".join(sorted(self._answers))
             return _Reply(error=f"the agent understands only questions about {known}")
         try:

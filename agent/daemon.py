@@ -19,8 +19,8 @@ from agent.certificate import CertificateRenewal
 from agent.commands import CheckNow, Collect, Commands, LogLevel, Order, PauseUpdates
 from agent.control import Answer, Control
 from agent.download.notices import Progress
-from agent.errors import AgentError, BudgetError, StateError, TrustError
-from agent.explaining import explained, explained_if_known
+from agent.errors import AgentError, BudgetError, RuntimeAwayError, StateError, TrustError
+from agent.explaining import explained, explained_if_known, explained_last
 from agent.journal_sync.sending import JournalSending
 from agent.member import Member
 from agent.messages import MetricsBatch, write
@@ -42,6 +42,10 @@ CALLED_OFF_S: Final = 2.0
 CHECK_S: Final = 300.0
 
 
+ANYWAY_S: Final = 60.0
+"""How often models are looked at where nothing is measured."""
+
+
 class Event(Enum):
     """What happened; the word is all there is to it, what belongs to it lies elsewhere."""
 
@@ -50,7 +54,12 @@ class Event(Enum):
     CHANGED = auto()
     CLONED = auto()
     COLLECT = auto()
+    DAMAGED = auto()
+    MOVED = auto()
     STOP = auto()
+
+
+_ENDS: Final = frozenset({Event.DAMAGED, Event.MOVED, Event.STOP})
 
 
 class Agent:
@@ -68,6 +77,7 @@ class Agent:
         # Of all queues only this one may be put into by a signal's handler.
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._waiting: set[Event] = set()
+        self._end_by: Event | None = None
         self._started_s = time.time()
         self._progress: dict[int, tuple[str, Progress]] = {}
         self._parts = parts = assemble(
@@ -80,10 +90,11 @@ class Agent:
                 on_progress=self._note_progress,
             ),
         )
+        parts.file.heed_damage(lambda: self._put(Event.DAMAGED))
         self._device = member.config.device
         self._topics = parts.messaging.topics
         self._commands = Commands(
-            command_keys, CommandFloor(parts.file), parts.clock.wall_s, self._obey
+            command_keys, CommandFloor(parts.file, command_keys), parts.clock.wall_s, self._obey
         )
         self._updating: Updating | None = None
         if parts.machine is not None:
@@ -102,14 +113,19 @@ class Agent:
         self._sending = threading.Thread(
             target=self._journal.run, args=(self._ended,), name="journal", daemon=True
         )
-        self._renewal = CertificateRenewal(parts)
+        self._renewal = CertificateRenewal(parts, on_moved=lambda: self._put(Event.MOVED))
         self._are_metrics_held = False
         self._notifier = Notifier()
         self._self_report = SelfReport(parts, self._started_s)
         self._control = Control(locations.control_socket(member.state), self._answers())
 
     def run(self) -> None:
-        """Go on until SIGTERM or SIGINT."""
+        """Go on until SIGTERM or SIGINT.
+
+        Raises:
+            StateError: agent.db is damaged: the next start sets it aside and begins a new one.
+            AgentError: The enrolment server moved something: the next start takes it up.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._put(Event.STOP))
         self._control.start()
@@ -132,27 +148,43 @@ class Agent:
             self._loop()
         finally:
             self._end()
+        self._check_end()
+
+    def _check_end(self) -> None:
+        """Fail where nobody asked for the end: whoever started the agent starts it again."""
+        if self._parts.file.damage:
+            raise StateError(
+                f"{self._parts.file.damage}; the agent ends: its next start puts the file aside, "
+                "and takes what guards this device from its copy"
+            )
+        if self._end_by is Event.MOVED:
+            raise AgentError(
+                f"the renewal of the certificate brought other values of: "
+                f"{', '.join(self._renewal.moved)}; the agent ends: its next start takes them up"
+            )
 
     # -- the loop ------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        telemetry_s = self._next_telemetry_s()
+        look_s = self._next_look_s()
         watchdog_s = watchdog_interval_s()
         beat_s = time.monotonic() if watchdog_s is not None else float("inf")
-        self._self_report.birth()
-        while True:
+        # A daemon that hangs is waited for in every part of a turn: none begins at a stop.
+        self._happened(Event.BIRTH)
+        while not self._is_over():
             now_s = time.monotonic()
             if watchdog_s is not None and now_s >= beat_s:
                 self._notifier.watchdog()
                 beat_s = now_s + watchdog_s
-            event = self._next(max(0.0, min(telemetry_s, beat_s) - now_s))
-            if event is Event.STOP:
-                return
-            if event is Event.COLLECT or time.monotonic() >= telemetry_s:
-                self._collect()
-                self._self_report.changed()
-                telemetry_s = self._next_telemetry_s()
+            event = self._next(max(0.0, min(look_s, beat_s) - now_s))
+            if time.monotonic() >= look_s:
+                self._happened(Event.COLLECT)
+                self._happened(Event.CHANGED)
+                look_s = self._next_look_s()
             self._happened(event)
+
+    def _is_over(self) -> bool:
+        return self._end_by is not None
 
     def _next(self, wait_s: float) -> Event | None:
         try:
@@ -163,8 +195,13 @@ class Agent:
         return event
 
     def _happened(self, event: Event | None) -> None:
+        if self._is_over():
+            return
         if event is Event.MESSAGE:
             self._take_messages()
+        elif event is Event.COLLECT:
+            if self._parts.sampling.interval_s > 0:
+                self._collect()
         elif event is Event.BIRTH:
             self._self_report.birth()
         elif event is Event.CHANGED:
@@ -190,14 +227,15 @@ class Agent:
         self._self_report.birth()
 
     def _put(self, event: Event) -> None:
+        if event in _ENDS and self._end_by is None:
+            self._end_by = event
         # Each waits once: whoever takes it looks at everything. So the queue stays short.
         if event not in self._waiting:
             self._waiting.add(event)
             self._events.put(event)
 
-    def _next_telemetry_s(self) -> float:
-        interval_s = self._parts.sampling.interval_s
-        return time.monotonic() + interval_s if interval_s > 0 else float("inf")
+    def _next_look_s(self) -> float:
+        return time.monotonic() + (self._parts.sampling.interval_s or ANYWAY_S)
 
     def _end(self) -> None:
         self._notifier.stopping()
@@ -215,7 +253,10 @@ class Agent:
             self._parts.messaging.stop()
         except StateError as error:
             _log.error("what waited in memory is lost: %s", error.message)
-        self._parts.close()
+        try:
+            self._parts.close()
+        except StateError as error:
+            _log.error("what was counted last is not kept: %s", error.message)
         _log.info("stopped")
 
     def _leave_sign(self) -> None:
@@ -317,8 +358,13 @@ class Agent:
         }
 
     def _explain(self, model: str) -> list[str]:
-        problem = "" if self._updating is None else self._updating.shown.check.problem
-        return explained(self._parts, model, problem)
+        if self._updating is None:
+            return explained(self._parts, model)
+        shown = self._updating.shown
+        try:
+            return explained(self._parts, model, shown.check.problem)
+        except RuntimeAwayError as error:
+            return explained_last(self._parts, model, shown.outlooks, error)
 
     def _import(self) -> list[str]:
         if self._updating is None:

@@ -10,13 +10,18 @@ from agent.errors import StateError
 _MODE: Final = 0o600
 
 
+def aside_of(path: Path) -> Path:
+    """Say where a new file is written before it takes its place: a kill may leave it there."""
+    return path.with_name(f".{path.name}.new")
+
+
 def replace_file(path: Path, data: bytes) -> None:
     """Put a private file at its place, durably: the old one or the new one, never a part.
 
     Raises:
         StateError: The disk refused; the old one is still there.
     """
-    aside = path.with_name(f".{path.name}.new")
+    aside = aside_of(path)
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE)
         with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor with its mode

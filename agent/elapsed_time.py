@@ -6,8 +6,12 @@ believed, the latest plan that anybody signed moves it, see ``agent.clock``.
 
 The counter goes while the device is on: ``CLOCK_BOOTTIME``, summed over boots. Time in which it was
 off counts only if the system clock could be believed both before and after; once in a boot, so that
-a clock that is set while the agent runs counts for nothing. What is not known for sure is left out:
-the counter may be slow, and guard-rails then hold for longer, but it is never fast.
+a clock that is set while the agent runs counts for nothing. A clock that goes back is not taken
+over: later it would seem that time had passed. What is not known for sure is left out: the counter
+may be slow, and guard-rails then hold for longer.
+
+It is fast in one case: a time server that lies and is believed, as plain NTP is, adds the time
+between the lie and the truth at a boot, at most ``MADE_UP_S_MAX`` for each boot.
 """
 
 import contextlib
@@ -27,6 +31,8 @@ KEEP_S_MIN: Final = 300.0
 KEEP_S_MAX: Final = 3600.0
 KEEP_SHARE: Final = 0.125
 """What a power cut may lose: this share of the time since the start, within the two limits."""
+MADE_UP_S_MAX: Final = 31 * 86_400.0
+"""Most that one boot makes up for; somebody may lie to a clock that is believed."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,7 +41,7 @@ class Belief:
     """A moment at which the system clock could be believed.
 
     Attributes:
-        wall_s: What it showed, seconds since 1970.
+        wall_s: What it showed, seconds since 1970; after it went back, what it would have shown.
         elapsed_s: The counter then.
         boot_id: Of the boot.
     """
@@ -157,15 +163,23 @@ class ElapsedTime:
         before = self._belief
         if before is not None and (not self._boot_id or before.boot_id != self._boot_id):
             missed_s = (wall_s - before.wall_s) - (now_s - before.elapsed_s)
-            self._base_s += max(0.0, missed_s)
-            now_s += max(0.0, missed_s)
-        self._belief = Belief(wall_s, now_s, self._boot_id)
+            made_up_s = min(max(0.0, missed_s), MADE_UP_S_MAX)
+            self._base_s += made_up_s
+            now_s += made_up_s
+        self._belief = self._believed(wall_s, now_s)
         return now_s
+
+    def _believed(self, wall_s: float, now_s: float) -> Belief:
+        """Give what to remember of a clock that is believed: never less than has passed since."""
+        before = self._belief
+        if before is not None:
+            wall_s = max(wall_s, before.wall_s + (now_s - before.elapsed_s))
+        return Belief(wall_s, now_s, self._boot_id)
 
     def _keep(self, now_s: float) -> None:
         wall_s = self._believed_s()
         if wall_s is not None:
-            self._belief = Belief(wall_s, now_s, self._boot_id)
+            self._belief = self._believed(wall_s, now_s)
         try:
             self._keeper.keep(Kept(now_s, self._boot_id, self._since_boot_s(), self._belief))
         except StateError as error:

@@ -141,13 +141,16 @@ def write_command(command: Command, sign: Sign) -> bytes:
     return msgspec.json.encode(signed)
 
 
-def read_command(topic: Topic, data: bytes, keys: Mapping[str, bytes]) -> Command:
+def read_command(topic: Topic, data: bytes, keys: Mapping[str, bytes]) -> tuple[Command, str]:
     """Read a command and check who gives it, to whom, and where; not whether it is late.
 
     Args:
         topic: Where it came.
         data: Anybody's bytes.
         keys: Public keys that may command, 32 bytes each, by their id.
+
+    Returns:
+        The command, and the id of the key that signed it.
 
     Raises:
         ForgedError: It is not signed by one of the keys, or says something else than its topic.
@@ -161,7 +164,7 @@ def read_command(topic: Topic, data: bytes, keys: Mapping[str, bytes]) -> Comman
     said = (command.fleet, command.device, command.op, command.id)
     if said != (topic.fleet, topic.device, topic.op, topic.id):
         raise ForgedError(f"a command for {said} came at the place of another")
-    return command
+    return command, signed.key_id
 
 
 def _is_signed(message: bytes, signature: str, key_id: str, keys: Mapping[str, Any]) -> bool:

@@ -1,6 +1,9 @@
 """The chain of reasons for each model: what ``edge-agent explain`` prints."""
 
+from collections.abc import Iterable, Sequence
+
 from agent.assembly import Assembly
+from agent.device.plans import Outlook
 from agent.errors import ConfigError, RuntimeAwayError
 from agent.plan.explanation import explain
 
@@ -20,8 +23,7 @@ def explained(parts: Assembly, model: str, problem: str = "") -> list[str]:
     if parts.looking is None:
         raise ConfigError("there is no repository: enrol the device, or set repository.url")
     looking = parts.looking
-    outlooks = [looking.outlook(model)] if model else looking.outlooks()
-    lines = [line for each in outlooks for line in explain(each.plan, each.decision, each.model)]
+    lines = _lines([looking.outlook(model)] if model else looking.outlooks())
     if not lines:
         lines = [f"the channel {parts.member.config.device.channel!r} has no plan for any model"]
     lines += _updates(parts, model)
@@ -30,12 +32,37 @@ def explained(parts: Assembly, model: str, problem: str = "") -> list[str]:
     return lines
 
 
+def explained_last(
+    parts: Assembly, model: str, last: Sequence[Outlook], error: RuntimeAwayError
+) -> list[str]:
+    """Say what was decided last, while the runtime does not answer and nothing can be decided.
+
+    Args:
+        parts: Of the agent.
+        model: Of this model only; empty: of all.
+        last: What was decided while it answered.
+        error: Why it does not.
+
+    Raises:
+        RuntimeAwayError: Nothing was decided before that; it is ``error``.
+    """
+    lines = _lines([each for each in last if model in {"", each.model}])
+    lines += _updates(parts, model)
+    if not lines:
+        raise error
+    return [f"nothing can be decided now: {error.message}", "before that:", *lines]
+
+
 def explained_if_known(parts: Assembly) -> list[str]:
     """Say what follows from plans that are new here, or why nobody can say that now."""
     try:
         return explained(parts, "")
     except RuntimeAwayError as error:
         return [f"what follows from it is decided later: {error.message}"]
+
+
+def _lines(outlooks: Iterable[Outlook]) -> list[str]:
+    return [line for each in outlooks for line in explain(each.plan, each.decision, each.model)]
 
 
 def _updates(parts: Assembly, model: str) -> list[str]:

@@ -51,9 +51,24 @@ def make_state_directory(path: Path) -> None:
 
 
 def runtime_directory(state: Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """Say where what need not outlive the device's boot goes: systemd's folder, else the state."""
+    """Say where what need not outlive the device's boot goes.
+
+    Args:
+        state: The agent's folder.
+        environment: Where the variables are looked up.
+
+    Returns:
+        systemd's folder; else the one that an agent's sign leads to, so that commands read what
+        one that was killed left there; else the state.
+    """
     systemd = Path(environment.get("RUNTIME_DIRECTORY", "").partition(":")[0])
-    return systemd if systemd.is_absolute() else state
+    if systemd.is_absolute():
+        return systemd
+    with contextlib.suppress(OSError):
+        led_to = Path(os.readlink(state / CONTROL_SOCKET_NAME)).parent  # noqa: PTH115 - not followed
+        if os.access(led_to, os.W_OK | os.X_OK):
+            return led_to
+    return state
 
 
 def control_socket(state: Path, environment: Mapping[str, str] = os.environ) -> Path:

@@ -20,17 +20,23 @@ def completed(config: Config, membership: Membership | None, paths: tuple[str, s
         config: As the owner wrote it: what stands there wins.
         membership: What enrolment left; ``None``: nothing.
         paths: Files of the CA, the certificate and the first TUF root; empty without membership.
+
+    Raises:
+        ConfigError: There are too many labels, with those of the enrolment.
     """
     if membership is None:
         return config
     known = membership.enrolment
     ca, certificate, root = paths
-    device = msgspec.structs.replace(
-        config.device,
-        id=config.device.id or known.device,
-        fleet=config.device.fleet or known.fleet,
-        labels={**membership.labels, **config.device.labels},
-    )
+    try:
+        device = msgspec.structs.replace(
+            config.device,
+            id=config.device.id or known.device,
+            fleet=config.device.fleet or known.fleet,
+            labels={**membership.labels, **config.device.labels},
+        )
+    except ValueError as error:
+        raise ConfigError(f"{error}; those that were given at enrolment count too") from error
     repository = config.repository
     if not repository.url:
         repository = msgspec.structs.replace(

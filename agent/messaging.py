@@ -35,6 +35,7 @@ _NONE: Final = LinkStatus(problem="no broker is configured")
 class _Announcing(Courier):
     """Says when the connection stands, and when there is news of clones."""
 
+    on_connecting: Callable[[], None] = staticmethod(lambda: None)
     on_connected: Callable[[], None] = staticmethod(lambda: None)
     on_heard: Callable[[], None] = staticmethod(lambda: None)
 
@@ -50,6 +51,7 @@ class _Announcing(Courier):
 
     def connected(self, publisher: Publisher, grants: Grants) -> None:
         """Begin to send."""
+        self.on_connecting()
         super().connected(publisher, grants)
         self.on_connected()
 
@@ -106,6 +108,7 @@ class Messaging:
             metrics_bytes=outbox.metrics_bytes,
             memory_bytes=outbox.memory_bytes,
             in_flight_max=settings.in_flight_max,
+            own=topics.own,
             now_s=time.monotonic,
         )
         self.inbox = Inbox(topics, on_message)
@@ -118,7 +121,9 @@ class Messaging:
         self._is_cloned = is_cloned
         self._on_stranger = on_stranger
         self._on_cloned = on_cloned
-        sender = Sender(
+        self._before = self.outbox.newest
+        self._introduced: set[str] = set()
+        self._sender = Sender(
             self.outbox,
             sign=key.sign,
             settings=outbox,
@@ -128,7 +133,8 @@ class Messaging:
             on_arrived=self._arrived,
             meter=self._meter,
         )
-        courier = _Announcing(topics, sender, self.inbox, self.clones)
+        courier = _Announcing(topics, self._sender, self.inbox, self.clones)
+        courier.on_connecting = self._begin
         courier.on_connected = on_connected
         courier.on_heard = self._look_for_clones
         self._lock = threading.Lock()
@@ -152,6 +158,16 @@ class Messaging:
     def held(self) -> str:
         """Why measurements wait for a byte budget; empty: they do not."""
         return self._meter.held
+
+    @property
+    def refused(self) -> int:
+        """How often brokers refused a message since the agent started."""
+        return self._sender.refused
+
+    @property
+    def refusal(self) -> str:
+        """What a broker refuses now; empty: nothing."""
+        return self._sender.problem
 
     def start(self) -> None:
         """Begin to connect."""
@@ -199,6 +215,15 @@ class Messaging:
         if self.clones.is_answer_due():
             self._on_stranger()
 
+    def _begin(self) -> None:
+        self._before = self.outbox.newest
+        self._introduced.clear()
+
     def _arrived(self, row: Row) -> None:
-        if row.topic == self.topics.reported and self._link is not None:
-            self._link.say(State.READY)  # it follows the birth: now all has been said
+        """Say that it is ready when the broker has a birth and a report of this connection."""
+        needed = {self.topics.birth, self.topics.reported}
+        if row.topic not in needed or row.key <= self._before or self._link is None:
+            return
+        self._introduced.add(row.topic)
+        if self._introduced == needed:
+            self._link.say(State.READY)

@@ -32,7 +32,7 @@ class Pause:
         self._path = state / FILE
         self._lock = threading.Lock()
         self._paused = Paused()
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
             self._paused = msgspec.json.decode(self._path.read_bytes(), type=Paused)
 
     def until_s(self) -> float:

@@ -7,7 +7,7 @@ import msgspec
 
 from agent import __version__
 from agent.device.known_models import Known
-from agent.messages import Birth, Reported, Slots
+from agent.messages import REPORT_BYTES_MAX, Birth, Message, Reported, Slots, write
 from agent.settings.device import Device
 from agent.transport.clones import Suspicion
 from agent.update.standing import Standing
@@ -20,6 +20,7 @@ RECORDS_LOST: Final = "records-lost"
 MODELS_BYTES_MAX: Final = 40_960
 """Of all models in one message; hundreds of them fit."""
 _REASON_CHARS: Final = 200
+_AROUND_BYTES: Final = 256  # names and braces around the models
 _FLAGS_TOLD: Final = 256  # characters each; more than any processor has
 
 
@@ -68,8 +69,7 @@ def birth(
         challenge: What another one of its name would answer.
         answers: What it answers another one.
     """
-    told = _fitting(known.models)
-    return Birth(
+    message = Birth(
         boot_id=boot_id,
         started_s=started_s,
         software={"edge-agent": __version__},
@@ -80,12 +80,13 @@ def birth(
         channel=device.channel,
         runtime=AWAY if known.is_away else "",
         known_s=_known_s(known),
-        models=told,
-        left_out=len(known.models) - len(told),
         conditions=_conditions(suspicion, is_anew=is_anew),
         challenge=challenge,
         answers=answers,
     )
+    told = _fitting(known.models, message)
+    left_out = len(known.models) - len(told)
+    return msgspec.structs.replace(message, models=told, left_out=left_out)
 
 
 def reported(known: Known, at_s: float) -> Reported:
@@ -95,19 +96,16 @@ def reported(known: Known, at_s: float) -> Reported:
         known: Of the models.
         at_s: Seconds since 1970.
     """
-    told = _fitting(known.models)
-    return Reported(
-        at_s=at_s,
-        runtime=AWAY if known.is_away else "",
-        known_s=_known_s(known),
-        models=told,
-        left_out=len(known.models) - len(told),
-    )
+    message = Reported(at_s=at_s, runtime=AWAY if known.is_away else "", known_s=_known_s(known))
+    told = _fitting(known.models, message)
+    left_out = len(known.models) - len(told)
+    return msgspec.structs.replace(message, models=told, left_out=left_out)
 
 
-def _fitting(models: dict[str, Slots]) -> dict[str, Slots]:
+def _fitting(models: dict[str, Slots], rest: Message) -> dict[str, Slots]:
     """Give as many as a message can hold: a device with too many must stay reachable."""
-    left_bytes, told = MODELS_BYTES_MAX, {}
+    told: dict[str, Slots] = {}
+    left_bytes = min(MODELS_BYTES_MAX, REPORT_BYTES_MAX - _AROUND_BYTES - len(write(rest)))
     for name, each in models.items():
         left_bytes -= len(msgspec.json.encode({name: each}))
         if left_bytes < 0:

@@ -52,6 +52,8 @@ def status(
             "dropped": {reason.value: count for reason, count in waiting.dropped.items()},
             "problem": waiting.problem,
             "held": parts.messaging.held,
+            "refused": parts.messaging.refused,
+            "refusal": parts.messaging.refusal,
         },
         "bytes_this_month": {
             kind: parts.budget.spent(kind) for kind in ("metadata", "artifact", "telemetry")
@@ -79,10 +81,14 @@ def status(
 
 
 def _records(parts: Assembly) -> dict[str, Any]:
-    """Say what of the records was lost, while the fleet does not know or the old file is here."""
+    """Say what of the records was lost.
+
+    In the run of the agent that found it, and for as long as the fleet does not know or the old
+    file is here: one that was gone leaves none.
+    """
     loss = parts.file.loss()
     aside = parts.file.aside
-    if loss is None or (loss.is_told and not aside.exists()):
+    if loss is None or (loss.is_told and not aside.exists() and not parts.file.began_anew):
         return {"problem": "", "kept": (), "lost": (), "aside": ""}
     return {
         "problem": loss.reason,

@@ -76,6 +76,11 @@ class Topics:
         self.commands = f"{self._own}/cmd/+/+"
 
     @property
+    def own(self) -> str:
+        """What each topic of this device begins with."""
+        return f"{self._own}/"
+
+    @property
     def client_id(self) -> str:
         """Name of the device at a broker, which several fleets may share: no fleet has a dot."""
         return f"{self.fleet}.{self.device}"

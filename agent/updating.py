@@ -22,6 +22,7 @@ from agent.errors import (
     RuntimeAwayError,
     TrustError,
 )
+from agent.look_pace import LookPace
 from agent.progressing import Check, Progressing
 from agent.settings.device import Repository as RepositorySettings
 from agent.troubles import Troubles
@@ -37,7 +38,6 @@ LOOK_S: Final = 300.0
 AWAY_S: Final = 10.0
 """Pause before a daemon that was away is asked again about plans."""
 RETRY_FIRST_S: Final = 10.0
-RETRY_MOST_S: Final = 1800.0
 JITTER: Final = 0.25
 """Of the time between two looks at the repository: a fleet must not look at once."""
 NOT_FOLLOWED: Final = "plans cannot be followed now"
@@ -111,7 +111,7 @@ class Updating:
         self._decide_due_s = 0.0
         self._work_due_s: float | None = 0.0
         self._look_due_s = 0.0
-        self._failures = 0
+        self._pace = LookPace(settings.poll_s)
         self._taken = Check()
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         self.shown = Progressing()
@@ -132,9 +132,15 @@ class Updating:
         return not self._thread.is_alive()
 
     def announced(self, timestamp: bytes) -> None:
-        """Follow an announcement, after a random pause; a download makes way for it then."""
+        """Follow an announcement, after a random pause; a download makes way for it then.
+
+        While the repository is not believed, no bell has it looked at more often: each look costs
+        bytes, and anybody on the way to the broker can ring.
+        """
         pause_s = random.uniform(0.0, self._settings.doorbell_jitter_s)  # noqa: S311 - no secret
         with self._condition:
+            if self._pace.is_distrusted:
+                pause_s = max(pause_s, self._check_due_s - time.monotonic())
             is_first = self._wishes.announced is None
             if is_first:
                 self._wishes.announced_at = time.monotonic() + pause_s
@@ -305,7 +311,7 @@ class Updating:
             if self._complaints.is_new(error):
                 _log.error("the repository is not believed: %s", error.message)
                 self._on_distrust(error)
-            pause_s = self._after_failure()
+            pause_s = self._pace.failed(is_distrusted=True)
         except ConfigError as error:
             self._troubles.note(NOT_SETTINGS, error.message)
             check = replace(check, problem=error.message)
@@ -318,13 +324,15 @@ class Updating:
             if error.message != self.shown.check.problem:
                 _log.warning("the repository cannot be looked at: %s", error.message)
             check = replace(check, problem=error.message)
-            pause_s = self._after_failure()
+            pause_s = self._pace.failed()
         else:
             if self._complaints.settle():
                 _log.info("the repository is believed again")
             self._troubles.settle(NOT_SETTINGS)
             self._troubles.settle(OVER_BUDGET)
-            self._failures = 0
+            if self._pace.succeeded():
+                with self._condition:
+                    self._wishes.announced_at = time.monotonic()  # bells are heard again
             check = replace(
                 check,
                 timestamp_version=found.timestamp_version,
@@ -335,11 +343,6 @@ class Updating:
         with self._condition:
             self.shown = replace(self.shown, check=check)
             self._condition.notify_all()
-
-    def _after_failure(self) -> float:
-        self._failures += 1
-        pause_s: float = RETRY_FIRST_S * 2.0 ** min(self._failures, 20)
-        return min(pause_s, RETRY_MOST_S, self._settings.poll_s)
 
     def _decide(self) -> None:
         if self._looking is None:

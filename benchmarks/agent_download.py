@@ -64,7 +64,7 @@ class _Published:
 class _SystemClock:
     """The system's clock, believed."""
 
-    floor_s: float = 0.0
+    own_floor_s: float = 0.0
 
     def wall_s(self) -> float:
         return time.time()

@@ -51,7 +51,7 @@ class FixedClock:
     """A clock that stands still, and can be set."""
 
     now_s: float = NOVEMBER_S
-    floor_s: float = 0.0
+    own_floor_s: float = 0.0
 
     def wall_s(self) -> float:
         """Tell the time."""

@@ -93,6 +93,8 @@ def _status(found: dict[str, Any]) -> list[str]:
         lines.append("  clone       another device may use this identity (suspected)")
     if found["paused_until_s"] > found["clock"]["wall_s"]:
         lines.append(f"  paused      updates are, until {_when(found['paused_until_s'])}")
+    if outbox["refusal"]:
+        lines.append(f"  refused     {outbox['refused']} times: {outbox['refusal']}")
     if outbox["held"]:
         lines.append(f"  measured    waits in the outbox: {outbox['held']}")
     lines += _records(found["records"])

@@ -12,6 +12,7 @@ from agent import locations
 from agent.cli.options import check_own, config_of, print_json
 from agent.cli.running_agent import ask_running
 from agent.control import Question
+from agent.device.importing import TAKEN
 from agent.download.air_gap import Imported, ImportLimits, import_file
 from agent.download.import_folder import ImportFolder
 from agent.errors import AgentError, ConfigError, RuntimeAwayError
@@ -91,4 +92,6 @@ def _believed_here(who: Member, file: str) -> dict[str, Any]:
 
 
 def _refused(file: str, error: AgentError) -> str:
+    if error.message.startswith(TAKEN):
+        return error.message
     return f"nothing of {file} was taken, all is as it was: {error.message}"

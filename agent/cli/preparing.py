@@ -13,6 +13,7 @@ from agent.clone_condition import FILE as CLONE
 from agent.device.known_models import FILE as MODELS
 from agent.device.remarks import FILE as REMARKS
 from agent.download.disk import translated
+from agent.durable_file import aside_of
 from agent.enrolment.membership import CA, CERTIFICATE, FILE, ROOT
 from agent.errors import ConfigError
 from agent.identity import NAME as KEY
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         with translated(state):
             for name in IDENTITY:
                 (state / name).unlink(missing_ok=True)
+                aside_of(state / name).unlink(missing_ok=True)
             for name in FOLDERS:
                 shutil.rmtree(state / name, ignore_errors=True)
             sync(state)

@@ -1,15 +1,21 @@
 """Takes what `edge-agent import` laid out: judged where it lies, put in place, believed.
 
-What is refused was never in place, and nothing that was there is gone.
+What is refused was never in place, and nothing that was there is gone. What is believed stays in
+place with its files, also if the disk refuses what comes after.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from agent.download.disk import translated
 from agent.download.import_folder import ImportFolder
-from agent.errors import AgentError
+from agent.errors import AgentError, StateError
+from agent.trust.metadata_folder import AdoptedError
 from agent.trust.repository import Refreshed, Repository
 from edge_runtime.failpoints import failpoint
+
+TAKEN: Final = "the import is believed and in place, but not all of it is written down"
+"""How the message begins of an error that came too late to refuse anything."""
 
 
 class Importing:
@@ -34,7 +40,7 @@ class Importing:
             ConfigError: There is no root to judge it by.
             TrustError: It cannot be believed; nothing changed.
             RefusedError: A file that must be there is not; the same.
-            StateError: The disk refused; the same.
+            StateError: The disk refused; the same, unless its message begins with ``TAKEN``.
             AgentError: Nothing was laid out, or somebody lays something out just now.
         """
         with self._folder.alone():
@@ -53,4 +59,8 @@ class Importing:
         with translated(coming):
             failpoint("agent.import.verified")
         with self._folder.replaced():
-            return self._believing(self._folder.path.absolute().as_uri()).refresh()
+            try:
+                return self._believing(self._folder.path.absolute().as_uri()).refresh()
+            except AdoptedError as error:
+                late = error  # metadata and files belong together: neither goes back
+        raise StateError(f"{TAKEN}; import it again: {late.message}") from late

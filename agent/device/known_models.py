@@ -44,7 +44,7 @@ class KnownModels:
     def __init__(self, state: Path) -> None:
         self._path = state / FILE
         self._known = Known()
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
             self._known = msgspec.json.decode(self._path.read_bytes(), type=Known)
 
     def answered(self, models: dict[str, Slots], at_s: float) -> Known:

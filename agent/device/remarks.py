@@ -55,7 +55,7 @@ class Remarks:
         self._path = state / FILE
         self._lock = threading.Lock()
         self._kept: list[Remark] = []
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeError, RecursionError):
             kept = msgspec.json.decode(self._path.read_bytes(), type=list[Remark])
             self._kept = kept[-REMARKS_MAX:]
 

@@ -7,6 +7,7 @@ its digest in its name, as artifacts do, is held against it at once: sticks rot.
 
 import os
 import re
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def import_file(
         StateError: The disk fails.
     """
     try:
-        with archive.open("rb") as file, translated(folder):
+        with _opened(archive) as file, translated(folder):
             size = os.fstat(file.fileno()).st_size
             folder.parent.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
             preflight(folder.parent, size, limits.reserve_bytes)
@@ -119,6 +120,17 @@ def import_file(
         raise ConfigError(f"cannot read {archive}: {error.strerror}; check the path") from error
     progress(size, size)
     return Imported(folder, files, total)
+
+
+def _opened(archive: Path) -> BinaryIO:
+    """Open a file that has an end; a pipe without a writer must hold nobody up."""
+    descriptor = os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ConfigError(
+            f"cannot read {archive}: it is no file; name what `edge-fleet repo export` wrote"
+        )
+    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor
 
 
 class _Reader:

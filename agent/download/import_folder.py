@@ -69,6 +69,8 @@ class ImportFolder:
                 raise AgentError(
                     f"something is imported into {self.path} just now; try again when it is done"
                 ) from error
+            with translated(self.path):
+                self._adopt_folder()
             yield
         finally:
             os.close(descriptor)
@@ -107,10 +109,21 @@ class ImportFolder:
             with contextlib.suppress(OSError):  # else with the next import
                 shutil.rmtree(old)
 
+    def _adopt_folder(self) -> None:
+        """Make one of the two of a folder that has the name itself, as an old program left it."""
+        if self.path.is_symlink() or not self.path.is_dir():
+            return
+        _remove(self._one)
+        self.path.rename(self._one)
+        self._lead_to(self._one)
+
     def _current(self) -> Path | None:
         """Give the folder that is in place; ``None``: there is none."""
         with contextlib.suppress(OSError):
-            return self.path.with_name(os.readlink(self.path))  # noqa: PTH115 - a name, not a path
+            leads_to = os.readlink(self.path)  # noqa: PTH115 - a name, not a path
+            for folder in (self._one, self._other):
+                if leads_to == folder.name:
+                    return folder
         return None
 
     def _lead_to(self, folder: Path | None) -> None:

@@ -16,7 +16,10 @@ from agent.enrolment.membership import Membership
 from agent.enrolment.messages import Enrolment, EnrolRequest, RenewRequest, renewal_text
 from agent.enrolment.token import Token
 from agent.errors import ConfigError, Distrust, TrustError
+from agent.settings.device import check_labels
 from agent.trust.https import Clock, Https, check_url
+from edge_runtime.errors import EdgeRuntimeError
+from edge_runtime.trust.signatures import read_public_key
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -41,7 +44,7 @@ def join(
         clock: Judges the token's time and certificates' dates.
 
     Raises:
-        ConfigError: The URL is none, or the token's time is over.
+        ConfigError: The URL is none, the labels are too many, or the token's time is over.
         TrustError: The server is not the one that the token names, or answers nonsense.
         RefusedError: The server refuses the token.
         NetworkError: The server cannot be reached, or fails.
@@ -51,6 +54,10 @@ def join(
             "the enrolment token's time is over; ask the fleet's operator for another"
         )
     check_url(url)
+    try:
+        check_labels(labels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     base = url.rstrip("/")
     ca = Https.stranger().ask("GET", f"{base}/ca.pem")
     if fingerprint(ca, f"{url}/ca.pem") != token.ca_sha256:
@@ -59,7 +66,8 @@ def join(
             f"{url} shows another CA than the token names: it is another server, or somebody is "
             "in between; nothing was sent to it",
         )
-    server = Https.believing(ca.decode("ascii"), clock)
+    pem = _text(ca, f"{url}/ca.pem")
+    server = Https.believing(pem, clock)
     root = server.ask("GET", f"{base}/root.json")
     if sha256(root).hexdigest() != token.root_sha256:
         raise TrustError(Distrust.WRONG_HASH, f"{url} gives another TUF root than the token names")
@@ -82,7 +90,7 @@ def join(
         enrolment = msgspec.structs.replace(enrolment, enrolment=url)
     return Membership(
         enrolment=enrolment,
-        ca=ca.decode("ascii"),
+        ca=pem,
         root=root.decode("utf-8"),
         labels=dict(labels),
         not_before_s=begin_s,
@@ -124,10 +132,22 @@ def renew(membership: Membership, *, key: Key, server: Https) -> Membership:
     )
 
 
+def _text(pem: bytes, origin: str) -> str:
+    try:
+        return pem.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise TrustError(
+            Distrust.MALFORMED, f"{origin} has more in it than a certificate: {error}"
+        ) from error
+
+
 def _enrolment(data: bytes, url: str) -> Enrolment:
     try:
-        return msgspec.json.decode(data, type=Enrolment)
-    except msgspec.MsgspecError as error:
+        enrolment = msgspec.json.decode(data, type=Enrolment)
+        if enrolment.command_key:  # with a bad one the agent would not start again
+            read_public_key(enrolment.command_key.encode(), "its command key")
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, EdgeRuntimeError) as error:
         raise TrustError(
             Distrust.MALFORMED, f"{url} answers nothing that this program understands: {error}"
         ) from error
+    return enrolment

@@ -57,7 +57,7 @@ def read_membership(state: Path) -> Membership | None:
         raise StateError(f"cannot read {path}: {error.strerror}") from error
     try:
         return msgspec.json.decode(data, type=Membership)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ConfigError(
             f"{path} is not what edge-agent wrote ({error}); enrol the device again"
         ) from error

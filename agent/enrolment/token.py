@@ -57,7 +57,7 @@ def read_token(text: str) -> Token:
     try:
         data = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         return msgspec.json.decode(data, type=Token)
-    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise ConfigError(f"the enrolment token is not whole ({error}); copy it again") from error
 
 

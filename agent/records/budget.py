@@ -39,7 +39,10 @@ RESERVATION_BYTES: Final[Mapping[Kind, int]] = {
 }
 """Most bytes that are counted before they are received."""
 UNASKED: Final = 4
-"""So much less is counted beforehand of what nobody asked for."""
+"""So much less is counted beforehand of what nobody asked for, at most."""
+UNASKED_FIRST_BYTES: Final = 2048
+"""So much of it is at first, and twice as much each time: who is killed again and again, a few
+seconds after each start, must not use up a month's budget by bytes that were never sent."""
 
 METADATA_RESERVE_BYTES: Final = 262_144
 """So far beyond a month's budget may metadata go, and nothing else: looks at a repository in which
@@ -94,6 +97,7 @@ class Budget:
         self._limits = dict(limits)
         self._lock = threading.Lock()
         self._reservations: dict[str, _Reservation] = {}
+        self._unasked: dict[str, int] = {}
 
     def ask(self, kind: Kind, size: int, rollout: str = "", rollout_max: int = 0) -> None:
         """Make sure that bytes may be received; nothing is written yet: a server may be away.
@@ -208,8 +212,7 @@ class Budget:
         for name in self._accounts(kind, rollout):
             reservation = self._reservations.setdefault(name, _Reservation())
             if reservation.is_low(kind):
-                # Whoever does not ask spends again soon: not every time is worth a transaction.
-                unasked = RESERVATION_BYTES[kind] // UNASKED
+                unasked = 0 if reservation.coming else self._next_unasked(name, kind)
                 wanted = min(RESERVATION_BYTES[kind], reservation.coming or unasked)
                 amounts[name] = wanted - reservation.left
         if amounts:
@@ -217,6 +220,12 @@ class Budget:
             for name, amount in amounts.items():
                 self._reservations[name].left += amount
             failpoint("agent.budget.reserved")
+
+    def _next_unasked(self, name: str, kind: Kind) -> int:
+        # Whoever does not ask spends again soon: not every time is worth a transaction.
+        size = min(self._unasked.get(name, UNASKED_FIRST_BYTES), RESERVATION_BYTES[kind] // UNASKED)
+        self._unasked[name] = 2 * size
+        return size
 
     def _add(self, amounts: Mapping[str, int]) -> None:
         month = self._month()

@@ -31,7 +31,7 @@ GUARDED: Final[Mapping[str, str]] = {
     "version_floors": "versions of metadata",
     "time_floor": "the time floor",
     "signed_time": "the time that others signed",
-    "command_floor": "the counter of commands",
+    "command_floors": "the counters of commands",
     "counter_floors": "least counters of releases",
     "bad_manifests": "releases that did harm",
     "versions_changed": "when versions changed",
@@ -39,8 +39,9 @@ GUARDED: Final[Mapping[str, str]] = {
     "plans_known": "since when plans are known",
 }
 """Tables of which a change is copied, and what is in them."""
-ALONG: Final = ("elapsed_time", "sqlite_sequence")
-"""Tables that are copied with them: what their rows are counted by."""
+ALONG: Final = ("elapsed_time", "sqlite_sequence", "command_floor")
+"""Tables that are copied with them: what their rows are counted by, and what an earlier version
+wrote."""
 NOT_KEPT: Final = ("updates under way", "messages that waited", "bytes counted this month")
 
 SCHEMA: Final = """

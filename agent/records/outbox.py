@@ -64,8 +64,10 @@ class Outbox:
         gaps_topic: Where gaps are told.
         metrics_bytes: Most bytes of metrics that wait on flash.
         memory_bytes: Most bytes of metrics in memory.
-        in_flight_max: Most messages that are under way at once: so many of the oldest are never
-            dropped, since nobody knows whether they have arrived.
+        in_flight_max: Most messages that are under way at once, and most metrics that are refused:
+            so many of the oldest are never dropped, since nobody knows whether they have arrived.
+        own: What topics of this device begin with: what waits for another name is dropped; empty:
+            nothing is.
         now_s: Seconds that only rise.
 
     Attributes:
@@ -86,6 +88,7 @@ class Outbox:
         metrics_bytes: int,
         memory_bytes: int,
         in_flight_max: int,
+        own: str = "",
         now_s: Callable[[], float],
     ) -> None:
         self._lock = threading.RLock()
@@ -95,7 +98,8 @@ class Outbox:
             kernel=kernel,
             mark=self._mark.found,
             quota_bytes=metrics_bytes,
-            kept=in_flight_max + ARRIVED_MAX,
+            kept=2 * in_flight_max + ARRIVED_MAX,
+            own=own,
             now_s=now_s,
         )
         self._memory = Memory()
@@ -109,6 +113,7 @@ class Outbox:
         self._is_connected = False
         self._metrics_since_s = 0.0
         self._taken: dict[Key, Row] = {}
+        self._refused: dict[Key, Row] = {}
         self._uncertain: set[Key] = set()
         self._arrived: dict[Key, Row] = {}
         self._telling: Key | None = None
@@ -185,11 +190,32 @@ class Outbox:
             row = self._taken.pop(key, None)
             if row is None:
                 return
+            self._refused.pop(key, None)
             self._uncertain.discard(key)
             if key == self._telling:
                 self._telling = None
             if not self._memory.remove(key):
                 self._arrived[key] = row
+
+    def refused(self, key: Key) -> None:
+        """Note that the broker refuses a message: it is given again by ``try_refused``."""
+        with self._lock:
+            row = self._taken.get(key)
+            if row is not None:
+                self._refused[key] = row
+
+    def try_refused(self) -> None:
+        """Give what was refused again, statuses after those behind them: each has its turn.
+
+        Metrics always go by age, since only the oldest are safe from being dropped on the way.
+        """
+        with self._lock:
+            statuses = (row for row in self._refused.values() if row.priority is Priority.STATUS)
+            behind = {row.priority: row.key for row in statuses}
+            for key in self._refused:
+                self._taken.pop(key, None)
+            self._refused.clear()
+            self._flash.look_again(behind)
 
     def drop(self, key: Key, reason: Loss) -> None:
         """Give up a message that was taken and can never be sent; a status is not given up."""
@@ -203,7 +229,8 @@ class Outbox:
     def settle(self) -> None:
         """Delete what has arrived if it is many or nothing more is under way."""
         with self._lock:
-            is_due = len(self._arrived) >= ARRIVED_MAX or (self._arrived and not self._taken)
+            is_quiet = self._taken.keys() == self._refused.keys()
+            is_due = len(self._arrived) >= ARRIVED_MAX or (self._arrived and is_quiet)
             if is_due or self._memory.statuses:
                 self._save()
 
@@ -217,8 +244,8 @@ class Outbox:
         with self._lock:
             self._is_connected = False
             self._uncertain |= self._taken.keys() & self._memory.latest.keys()
+            self.try_refused()
             self._taken.clear()
-            self._flash.look_again()
             if self._memory.metrics or self._arrived:
                 self._save(metrics=True)
 

@@ -1,6 +1,7 @@
 """The part of the outbox that is on flash, and what of it never comes."""
 
-from collections.abc import Callable, Collection, Iterable
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from agent.errors import StateError
@@ -11,6 +12,8 @@ from agent.records.file import RecordsFile
 from agent.records.losses import Losses
 from agent.records.outbox_rows import ON_FLASH, Key, Priority, Row
 from agent.records.sequence_mark import Mark
+
+_log = logging.getLogger(__name__)
 
 RETRY_S: Final = 30.0
 """Pause before a disk that refused is asked again."""
@@ -25,6 +28,8 @@ class Flash:
         mark: The last number that was written in place.
         quota_bytes: Most bytes of metrics.
         kept: So many of the oldest metrics are never dropped.
+        own: What topics of this device begin with: whatever waits for another is dropped, and told
+            as superseded; empty: all are its own.
         now_s: Seconds that only rise.
 
     Attributes:
@@ -46,6 +51,7 @@ class Flash:
         mark: Mark | None,
         quota_bytes: int,
         kept: int,
+        own: str = "",
         now_s: Callable[[], float],
     ) -> None:
         self._file = file
@@ -53,12 +59,20 @@ class Flash:
         with file.transaction() as db:
             self.run = outbox_runs.begin(db, kernel, mark)
             self._losses = rows.losses(db)
+            foreign = rows.drop_of_others(db, own)
+            for key in foreign:
+                self._losses.add(key.boot, key.seq, Loss.SUPERSEDED)
+            if foreign:
+                rows.put_losses(db, self._losses.ranges)
             self.counts = {each: rows.sizes(db, each)[0] for each in ON_FLASH}
             self.metrics_bytes = rows.sizes(db, Priority.METRICS)[1]
         self._ends = list(self.run.ends)
         self._are_losses_saved = True
         self._refused_s: float | None = None
         self.dropped: dict[Loss, int] = {}
+        if foreign:
+            self.dropped[Loss.SUPERSEDED] = len(foreign)
+            _log.warning("%d messages of another name than %s are dropped", len(foreign), own)
         self.problem = ""
         self.look_again()
 
@@ -72,10 +86,17 @@ class Flash:
         """Whether there is something that nobody has been told."""
         return bool(self._losses) or bool(self._ends)
 
-    def look_again(self) -> None:
-        """Begin with the oldest again."""
-        self._after = dict.fromkeys(ON_FLASH, -1)
-        self._has_more = dict.fromkeys(ON_FLASH, True)
+    def look_again(self, behind: Mapping[Priority, Key] | None = None) -> None:
+        """Begin again.
+
+        Args:
+            behind: After which message, by class, and with the oldest later; others begin with the
+                oldest.
+        """
+        self._after: dict[Priority, int] = dict.fromkeys(ON_FLASH, -1)
+        self._has_more: dict[Priority, bool] = dict.fromkeys(ON_FLASH, True)
+        self._wraps: dict[Priority, int] = {each: key.id for each, key in (behind or {}).items()}
+        self._after |= self._wraps
 
     def next(self, priority: Priority, count: int, known: Collection[Key]) -> list[Row]:
         """Give the oldest messages of a class that have not been given yet.
@@ -98,6 +119,10 @@ class Flash:
         self._has_more[priority] = len(found) == limit or len(fresh) == count
         if fresh:
             self._after[priority] = fresh[-1].key.id
+        if not self._has_more[priority] and self._wraps.pop(priority, None) is not None:
+            self._after[priority], self._has_more[priority] = -1, True
+            given = {*known, *(row.key for row in fresh)}
+            return fresh + self.next(priority, count - len(fresh), given)
         return fresh
 
     def lose(self, keys: Iterable[Key], reason: Loss) -> None:

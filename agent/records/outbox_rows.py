@@ -259,10 +259,36 @@ def drop_oldest_metrics(
     return dropped
 
 
+def drop_of_others(db: sqlite3.Connection, own: str) -> list[Key]:
+    """Forget what was to be said under another name than this device's: nobody will take it.
+
+    Args:
+        db: The file.
+        own: What each topic of this device begins with.
+
+    Returns:
+        What was dropped, the oldest first.
+    """
+    rows = db.execute(
+        "SELECT id FROM outbox WHERE substr(topic, 1, ?) <> ? ORDER BY id", (len(own), own)
+    )
+    dropped = [key_of(row_id) for (row_id,) in rows]
+    delete(db, dropped)
+    return dropped
+
+
 def losses(db: sqlite3.Connection) -> Losses:
     """Give what never comes and has not been told."""
     rows = db.execute("SELECT boot, first, last, count, reason FROM outbox_losses")
-    return Losses(Range(boot, first, last, n, Loss(why)) for boot, first, last, n, why in rows)
+    return Losses(Range(boot, first, last, n, _loss(why)) for boot, first, last, n, why in rows)
+
+
+def _loss(word: str) -> Loss:
+    """Read why; what a newer program wrote is gone all the same, and the fleet is told so."""
+    try:
+        return Loss(word)
+    except ValueError:
+        return Loss.DISK
 
 
 def put_losses(db: sqlite3.Connection, ranges: Sequence[Range]) -> None:

@@ -1,7 +1,8 @@
 """What the agent asks the daemon on its admin socket, and orders there."""
 
+import time
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -12,8 +13,12 @@ from edge_runtime.protocol import release_schemas as schemas
 from edge_runtime.protocol.journal_schemas import Collected, JournalRows
 from edge_runtime.protocol.sketch_schemas import Sketches
 
+AWAY_S: Final = 5.0
+"""So long nobody else waits for a daemon that was waited for in vain."""
+
 _T = TypeVar("_T")
 _FAILED = 400
+_NO_JSON = msgspec.MsgspecError, UnicodeError, RecursionError
 
 
 class _Refusal(msgspec.Struct):
@@ -26,7 +31,8 @@ class Admin:
     """The admin socket of this device's daemon.
 
     Every call raises ``RuntimeAwayError`` when nobody answers, and ``RuntimeRefusedError`` with
-    the daemon's sentence when it says no.
+    the daemon's sentence when it says no. A daemon that hangs costs one wait, not one a question:
+    whoever asks within ``AWAY_S`` after it is told so at once.
 
     Args:
         path: The socket.
@@ -36,6 +42,7 @@ class Admin:
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
         self._timeout_s = timeout_s
+        self._silence = 0.0, ""
 
     def releases(self) -> schemas.Releases:
         """Say how every model does that releases know."""
@@ -86,11 +93,19 @@ class Admin:
         return self._read(self._ask("GET", target), kind)
 
     def _ask(self, method: str, target: str, body: bytes | None = None) -> bytes:
-        answer = ask(self._path, method, target, body, timeout_s=self._timeout_s)
+        until_s, why = self._silence
+        if time.monotonic() < until_s:
+            raise RuntimeAwayError(why)
+        try:
+            answer = ask(self._path, method, target, body, timeout_s=self._timeout_s)
+        except RuntimeAwayError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self._silence = time.monotonic() + AWAY_S, error.message
+            raise
         if answer.status >= _FAILED:
             try:
                 sentence = msgspec.json.decode(answer.body, type=_Refusal).error
-            except msgspec.MsgspecError:
+            except _NO_JSON:
                 sentence = ""
             raise RuntimeRefusedError(
                 answer.status, sentence or f"the runtime answered {answer.status} to {target}"
@@ -100,7 +115,7 @@ class Admin:
     def _read(self, body: bytes, kind: type[_T]) -> _T:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as error:
+        except _NO_JSON as error:
             raise RuntimeAwayError(
                 f"{self._path} does not answer as edge-runtime does: {error}"
             ) from error

@@ -1,6 +1,7 @@
 """Settings of the device itself, its daemon and its downloads."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -8,6 +9,8 @@ from msgspec import Meta
 from agent.settings.group import Bytes, Seconds, SecondsOrNone, Settings
 
 Label = Annotated[str, Meta(max_length=200)]
+LABELS_BYTES_MAX: Final = 16_384
+"""Of all labels as JSON: they are in every birth, whose models need room too."""
 LinkClass = Literal["unmetered", "metered"]
 
 
@@ -38,7 +41,10 @@ class Device(Settings, frozen=True):
     ] = "stable"
     labels: Annotated[
         dict[Label, Label],
-        Meta(max_length=64, description="Facts by which plans and releases choose devices."),
+        Meta(
+            max_length=64,
+            description="Facts by which plans and releases choose devices; as JSON at most 16 KiB.",
+        ),
     ] = msgspec.field(default_factory=dict)
     link: Annotated[
         Literal["auto", "unmetered", "metered"],
@@ -54,6 +60,24 @@ class Device(Settings, frozen=True):
             "that it is synchronised. If not, the newest time known to be past counts instead."
         ),
     ] = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse labels that no message could hold."""
+        check_labels(self.labels)
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Check that labels fit into what a device says about itself.
+
+    Raises:
+        ValueError: They do not.
+    """
+    size = len(msgspec.json.encode(labels))
+    if size > LABELS_BYTES_MAX:
+        raise ValueError(
+            f"device.labels have {size} bytes as JSON, more than {LABELS_BYTES_MAX}: give fewer or "
+            "shorter ones"
+        )
 
 
 class Runtime(Settings, frozen=True):

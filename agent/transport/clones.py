@@ -29,6 +29,8 @@ from agent.topics import Topic
 
 ANSWER_S: Final = 10.0
 """Least time between two births that are said only to answer: a replay of many costs little."""
+ODD_S: Final = 3600.0
+"""A suspicion lapses after so long without anything new."""
 _CHALLENGE_BYTES: Final = 16
 
 
@@ -70,7 +72,7 @@ class CloneWatch:
         self._lock = threading.Lock()
         self._challenge = _new_challenge()
         self._heard: tuple[str, ...] = ()
-        self._is_odd = False
+        self._odd_s = float("-inf")
         self._is_answered = False
         self._owes_answer = False
         self._answer_due_s = float("-inf")
@@ -80,7 +82,8 @@ class CloneWatch:
         """How sure it is."""
         if self._is_answered or self._is_known:
             return Suspicion.CLONED
-        return Suspicion.SUSPECTED if self._is_odd else Suspicion.NONE
+        is_odd = self._now_s() - self._odd_s < ODD_S
+        return Suspicion.SUSPECTED if is_odd else Suspicion.NONE
 
     @property
     def challenge(self) -> str:
@@ -94,7 +97,7 @@ class CloneWatch:
 
     def taken_over(self) -> None:
         """Note that the broker ended a connection because another came with the same name."""
-        self._is_odd = True
+        self._odd_s = self._now_s()
 
     def heard(self, topic: Topic, data: bytes) -> None:
         """Look at a birth on this device's own topic; anybody may have written it."""
@@ -108,9 +111,11 @@ class CloneWatch:
         with self._lock:
             if self._challenge in birth.answers:
                 self._is_answered = True
-            if envelope.boot_id in self._own:
+            # A disk that was copied while this device ran remembers its run as one of its own.
+            # Only who is alive can have answered; so then it is answered, too: both must know.
+            if envelope.boot_id in self._own and not self._is_answered:
                 return
-            self._is_odd = True
+            self._odd_s = self._now_s()
             if birth.challenge and birth.challenge not in self._heard:
                 self._heard = (*self._heard, birth.challenge)[-CHALLENGES_MAX:]
                 self._owes_answer = True
@@ -128,7 +133,8 @@ class CloneWatch:
     def clear(self) -> None:
         """Forget the evidence: somebody has seen to it. What answers the old challenge is void."""
         with self._lock:
-            self._is_known = self._is_odd = self._is_answered = False
+            self._is_known = self._is_answered = False
+            self._odd_s = float("-inf")
             self._challenge = _new_challenge()
 
 

@@ -154,7 +154,7 @@ class Connection:
             chain_dates(sock),
             host,
             now_s=clock.wall_s(),
-            floor_s=clock.floor_s,
+            floor_s=clock.own_floor_s,
             is_trusted=clock.is_trusted(),
         )
 

@@ -143,7 +143,7 @@ class Link:
             self._ring()
 
     def try_now(self) -> None:
-        """End a pause: the network has changed, or somebody asks."""
+        """End a pause, if there is one: the network has changed, or somebody asks."""
         self._hurry.set()
         self._ring()
 
@@ -222,6 +222,7 @@ class Link:
                 self._connection = None
                 connection.close()
                 self._traffic.lost()
+                self._forget_hurry()
             if connection.is_taken_over:
                 self._traffic.taken_over()
         except (NetworkError, ConfigError) as error:
@@ -238,6 +239,11 @@ class Link:
         if is_news and not self._is_stopping.is_set():
             _log.warning("%s; next try in %.1f s", problem, following.pause_s)
         return following
+
+    def _forget_hurry(self) -> None:
+        """Forget what was asked while connected: it ends no pause that comes later."""
+        if self._connected_s is not None:
+            self._hurry.clear()
 
     def _lasted_s(self) -> float:
         return 0.0 if self._connected_s is None else self._now_s() - self._connected_s

@@ -24,6 +24,12 @@ LONG_AWAY_S: Final = 60.0
 """Who was away longer drains after a random pause: the whole fleet may be back."""
 ACKNOWLEDGED_S: Final = 120.0
 """Longest silence of a broker about a message."""
+REFUSED_S: Final = 300.0
+"""What was refused is tried again after so long, and then after twice as long each time: access
+rules may have been mended."""
+REFUSED_S_MAX: Final = 21_600.0
+REFUSED_MAX: Final = 1000
+"""Refused statuses that are held; no more of them go before they are tried again."""
 UNLIMITED: Final = 2**63
 _PACKET_BYTES: Final = 32  # of a publish, beside its topic and payload
 _FAILED: Final = 0x80
@@ -85,8 +91,8 @@ class Sender:
         meter: Of the bytes; metrics wait while it has no room, and the last may go beyond it.
 
     Attributes:
-        refused: Messages that brokers refused, since the agent started.
-        problem: What they said last; empty: nothing.
+        refused: How often brokers refused a message, since the agent started.
+        problem: What is refused now; empty: nothing.
     """
 
     def __init__(
@@ -112,7 +118,11 @@ class Sender:
         self._publisher: Publisher | None = None
         self._grants: Grants | None = None
         self._in_flight: dict[int, _Sent] = {}
-        self._refusals: Counter[Priority] = Counter()
+        self._refusals: Counter[Priority] = Counter()  # without one that was taken between
+        self._held: Counter[Priority] = Counter()
+        self._refused_topics: dict[str, Priority] = {}
+        self._try_s: float | None = None
+        self._try_pause_s = REFUSED_S
         self._room = in_flight_max
         self._tokens = 0.0
         self._tokens_s = 0.0
@@ -131,7 +141,8 @@ class Sender:
         self._publisher, self._grants = publisher, grants
         self._room = max(1, min(self._in_flight_max, grants.receive_max))
         self._tokens, self._tokens_s = float(self._room), now_s
-        self._refusals.clear()
+        self._forget_refusals()
+        self._try_pause_s = REFUSED_S
         self._outbox.connected()
         waiting = self._outbox.waiting()
         was_long = self._lost_s is None or now_s - self._lost_s >= LONG_AWAY_S
@@ -151,6 +162,10 @@ class Sender:
         if publisher is None or grants is None:
             return None
         now_s = self._now_s()
+        if self._try_s is not None and now_s >= self._try_s:
+            self._outbox.try_refused()
+            self._forget_refusals()
+            self._try_pause_s = min(2 * self._try_pause_s, REFUSED_S_MAX)
         self._refill(now_s)
         while self._room > len(self._in_flight):
             count = min(self._room - len(self._in_flight), int(self._tokens))
@@ -171,17 +186,25 @@ class Sender:
         sent = self._in_flight.pop(message, None)
         if sent is None:
             return
+        row = sent.row
         if reason < _FAILED:
-            self._outbox.arrived(sent.row.key)
-            self._on_arrived(sent.row)
+            self._outbox.arrived(row.key)
+            self._refusals[row.priority] = 0
+            if self._refused_topics.pop(row.topic, None) is not None and not self._refused_topics:
+                self.problem = ""
+            self._on_arrived(row)
             return
-        # It stays taken until the next connection: to send it again at once is no use.
+        # It stays taken for a while: to send it again at once is no use.
+        self._outbox.refused(row.key)
         self.refused += 1
-        self._refusals[sent.row.priority] += 1
-        problem = f"the broker refuses messages for {sent.row.topic} (reason {reason})"
-        if problem != self.problem:
-            _log.warning("%s; they are kept, and tried at the next connection", problem)
-        self.problem = problem
+        self._refusals[row.priority] += 1
+        self._held[row.priority] += 1
+        if self._try_s is None:
+            self._try_s = self._now_s() + self._try_pause_s
+        self.problem = f"the broker refuses messages for {row.topic} (reason {reason})"
+        if row.priority not in self._refused_topics.values():
+            _log.warning("%s; they are kept, and tried again later", self.problem)
+        self._refused_topics[row.topic] = row.priority
 
     def is_stuck(self) -> bool:
         """Tell whether the broker takes messages and never says so."""
@@ -203,18 +226,28 @@ class Sender:
         """How many messages the broker has not acknowledged."""
         return len(self._in_flight)
 
+    def _forget_refusals(self) -> None:
+        self._refusals.clear()
+        self._held.clear()
+        self._try_s = None
+
     def _refill(self, now_s: float) -> None:
         rate = self._settings.drain_per_s
         self._tokens = min(self._tokens + (now_s - self._tokens_s) * rate, max(self._room, 1.0))
         self._tokens_s = now_s
 
     def _open_classes(self, now_s: float) -> tuple[Priority, ...]:
-        classes = tuple(each for each in Priority if self._refusals[each] < self._room)
+        classes = tuple(each for each in Priority if self._is_open(each))
         if not self._may_send_metrics(now_s):
             classes = tuple(each for each in classes if each is not Priority.METRICS)
         if now_s < self._drain_s:
             return tuple(each for each in classes if each is Priority.LATEST)
         return classes
+
+    def _is_open(self, priority: Priority) -> bool:
+        # Metrics have one topic: who refuses some refuses all, and few are safe in the outbox.
+        held_max = self._room if priority is Priority.METRICS else REFUSED_MAX
+        return self._refusals[priority] < self._room and self._held[priority] < held_max
 
     def _may_send_metrics(self, now_s: float) -> bool:
         if self._meter.metrics_room() <= 0:
@@ -261,6 +294,8 @@ class Sender:
         if self._in_flight:
             oldest = next(iter(self._in_flight.values()))
             waits_s.append(max(0.0, oldest.at_s + ACKNOWLEDGED_S - now_s) + 1.0)
+        if self._try_s is not None:
+            waits_s.append(max(0.0, self._try_s - now_s))
         if now_s < self._drain_s:
             waits_s.append(self._drain_s - now_s)
         else:

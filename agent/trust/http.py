@@ -47,7 +47,7 @@ class Clock(Protocol):
     """What is known of the time."""
 
     @property
-    def floor_s(self) -> float:
+    def own_floor_s(self) -> float:
         """A time that is past for sure, seconds since 1970."""
 
     def wall_s(self) -> float:
@@ -244,7 +244,7 @@ class Http:
             chain_dates(sock),
             host,
             now_s=self._clock.wall_s(),
-            floor_s=self._clock.floor_s,
+            floor_s=self._clock.own_floor_s,
             is_trusted=self._clock.is_trusted(),
         )
 

@@ -47,7 +47,7 @@ class Clock(Protocol):
         ...
 
     @property
-    def floor_s(self) -> float:
+    def own_floor_s(self) -> float:
         """A moment that is past for sure."""
         ...
 
@@ -179,7 +179,7 @@ class Https:
                 chain_dates(sock),
                 host,
                 now_s=clock.wall_s(),
-                floor_s=clock.floor_s,
+                floor_s=clock.own_floor_s,
                 is_trusted=clock.is_trusted(),
             )
 

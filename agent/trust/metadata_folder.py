@@ -28,6 +28,10 @@ ROOTS: Final = "root_history"
 ROOT_LINK: Final = "root.json"
 
 
+class AdoptedError(StateError):
+    """The disk refused when the new metadata was in its place already: it is believed."""
+
+
 class MetadataFolder:
     """The folder and its two neighbours; one process at a time.
 
@@ -92,8 +96,11 @@ class MetadataFolder:
             Whether that is anything else than before.
 
         Raises:
+            AdoptedError: The disk refused when it was in place: it is believed, and a power cut
+                may bring back what was there before.
             StateError: The disk refused; what was believed before still is.
         """
+        is_in_place = False
         try:
             if _content(self.work) == _content(self.path):
                 _remove(self.work)
@@ -105,12 +112,14 @@ class MetadataFolder:
                 self.path.rename(self._old)
             failpoint("agent.trust.moved")
             self.work.rename(self.path)
+            is_in_place = True
             failpoint("agent.trust.renamed")
             _sync(self.path.parent)
             _remove(self._old)
         except OSError as error:
             self._recover_quietly()
-            raise StateError(f"cannot keep the metadata in {self.path}: {error}") from error
+            kind = AdoptedError if is_in_place else StateError
+            raise kind(f"cannot keep the metadata in {self.path}: {error}") from error
         return True
 
     def discard(self, shipped_root: int) -> bool:

@@ -22,7 +22,7 @@ from agent.trust.documents import Source, document
 from agent.trust.fetcher import TIMESTAMP, Fetcher, FolderFetcher
 from agent.trust.first_root import FirstRoot, first_root
 from agent.trust.http import Http, open_http
-from agent.trust.metadata_folder import MetadataFolder
+from agent.trust.metadata_folder import AdoptedError, MetadataFolder
 from agent.trust.places import Places, places_of
 from agent.trust.reasons import translated
 from agent.trust.reference_time import judge_expiry_by
@@ -137,7 +137,8 @@ class Repository:
             TrustError: It cannot be believed; nothing changed, but that new roots are kept.
             NetworkError: It cannot be reached; the same.
             RefusedError: A file that must be there is not; the same.
-            StateError: The disk refused; the same.
+            AdoptedError: The disk refused after something new was believed, and that stays.
+            StateError: The disk refused; the same as of ``TrustError``.
             ConfigError: The first root or the URL is missing or wrong.
         """
         places = self._places or places_of(self._settings)
@@ -163,14 +164,19 @@ class Repository:
             AgentError: It would not be; the same as of ``refresh``.
         """
         places = self._places or places_of(self._settings)
-        fetcher = self._fetcher(None)
+        fetcher, root = self._fetcher(None), first_root(self._settings.root)
         try:
             try:
-                self._worked_out(places, fetcher, first_root(self._settings.root))
+                self._worked_out(places, fetcher, root)
             except StateError as error:
                 if not _is_unusable(error):
                     raise
-                self._worked_out(places, fetcher, first_root(self._settings.root), empty=True)
+                self._worked_out(places, fetcher, root, empty=True)
+            except TrustError as error:
+                if error.reason is not Distrust.EXPIRED or not self._would_forget(root):
+                    raise
+                # A refresh would keep the new root first, and forget then.
+                self._worked_out(places, fetcher, root, heeds_signed=False)
         finally:
             self._folder.drop()
             self._http.close()
@@ -254,7 +260,7 @@ class Repository:
             _log.info("an announced timestamp is not believed: %s", error.message)
             return self._refreshed(places, None)
         except StateError as error:
-            if not _is_unusable(error):
+            if isinstance(error, AdoptedError) or not _is_unusable(error):
                 raise
             _log.warning("the kept metadata cannot be used, and is fetched anew: %s", error.message)
             return self._attempt(places, fetcher, empty=True)
@@ -263,6 +269,13 @@ class Repository:
         """Tell whether the clock was ahead only by the word of keys that are replaced by now."""
         root = first_root(self._settings.root)
         return self._clock.heed_authority(authority_in(self._folder.path, root.data))
+
+    def _would_forget(self, root: FirstRoot) -> bool:
+        """Tell whether the work folder has a new root, whose keys vouch for no time yet."""
+        now, new = (
+            authority_in(each, root.data) for each in (self._folder.path, self._folder.work)
+        )
+        return "" not in {now, new} and now != new
 
     def _attempt(self, places: Places, fetcher: Fetcher, *, empty: bool) -> bool:
         root = first_root(self._settings.root)
@@ -277,25 +290,35 @@ class Repository:
         except BaseException:
             self._folder.drop()
             raise
+        self._known, self._was_read = None, False  # whatever fails next, the folder says what is
         changed = self._folder.adopt()
         self._known, self._was_read = known, True
         try:
             failpoint("agent.trust.adopted")
-        except OSError as error:
-            raise StateError(f"cannot keep what is believed: {error}") from error
-        self._believe(known)
+            self._believe(known)
+        except (OSError, StateError) as error:
+            kind = AdoptedError if changed else StateError
+            raise kind(f"cannot keep what is believed: {error}") from error
         return changed
 
     def _fetcher(self, announced: bytes | None) -> Fetcher:
         return Fetcher(self._http, self._settings.metadata_s, self._count, announced, self._room)
 
     def _worked_out(
-        self, places: Places, fetcher: Fetcher, root: FirstRoot, *, empty: bool = False
+        self,
+        places: Places,
+        fetcher: Fetcher,
+        root: FirstRoot,
+        *,
+        empty: bool = False,
+        heeds_signed: bool = True,
     ) -> VerifiedSet:
         """Work out in the work folder what would be believed."""
         work = self._folder.begin(empty=empty)
         self._clock.heed_authority(authority_in(work, root.data))
         now_s = self._clock.wall_s()
+        if not heeds_signed and not self._clock.is_trusted() and now_s <= self._clock.floor_s:
+            now_s = self._clock.own_floor_s
         source = Source(
             self._http, places.artifacts, self._settings.metadata_s, self._count, self._room
         )
@@ -338,8 +361,10 @@ class Repository:
         if changed:
             self._floors.keep_versions(changed)
         # That nothing of it has expired bounds both times: neither a wrong clock of this device nor
-        # one of the fleet's can carry the floor beyond what the repository itself can follow.
-        seconds = known.plans.issued_s if known.plans else 0.0
+        # one of the fleet's can carry the floor beyond what the repository itself can follow. Plans
+        # that are dated after the end of their own metadata contradict them, and say nothing.
+        dated_s = known.plans.issued_s if known.plans else 0.0
+        seconds = dated_s if dated_s < known.facts.ends_s else 0.0
         believed_s = self._clock.believed_s()
         if believed_s is not None:
             seconds = max(seconds, believed_s)

@@ -75,15 +75,17 @@ def authority_in(folder: Path, first_root: bytes) -> str:
 
     Args:
         folder: That python-tuf verified, or nothing is in.
-        first_root: Of the device, for a folder without a root.
+        first_root: Of the device; it counts for a folder without a root, or with an older one.
 
     Returns:
         Empty where the root cannot be read: python-tuf says so better.
     """
     path = folder / "root.json"
     try:
-        data = path.read_bytes() if path.exists() else first_root
-        return _authority(Metadata[Root].from_bytes(data).signed)
+        roots = [Metadata[Root].from_bytes(first_root).signed]
+        if path.exists():
+            roots.append(Metadata[Root].from_bytes(path.read_bytes()).signed)
+        return _authority(max(roots, key=lambda root: root.version))
     except (OSError, RepositoryError, ValueError):
         return ""
 

@@ -123,6 +123,16 @@ def issue(
     draft.renew(ROLLOUTS)
 
 
+def are_ahead(every: Mapping[str, Plans], now: datetime) -> bool:
+    """Tell whether any plans are dated after now.
+
+    Args:
+        every: Plans by channel.
+        now: The time, with whole seconds.
+    """
+    return any(plans.issued_s > now.timestamp() for plans in every.values())
+
+
 def plans_in(layout: Layout, targets: Targets) -> dict[str, Plans]:
     """Read the plans of every channel, as they are signed.
 

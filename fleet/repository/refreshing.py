@@ -8,7 +8,7 @@ from fleet.repository.disk import locked
 from fleet.repository.draft import Draft, Signed
 from fleet.repository.key_files import Keys
 from fleet.repository.layout import Layout
-from fleet.repository.plans import issue, plans_in
+from fleet.repository.plans import are_ahead, issue, plans_in
 from fleet.repository.releases import releases_of
 from fleet.repository.roles import ROLLOUTS, ROOT, RULES, SNAPSHOT, TIMESTAMP
 from fleet.repository.settings import RepositorySettings, read_settings
@@ -51,7 +51,8 @@ def refresh(
 ) -> Refreshed:
     """Sign again what is old, and publish what waits.
 
-    Plans that are signed again are issued anew: devices may hold when a plan is too old.
+    Plans that are signed again are issued anew: devices may hold when a plan is too old. So are
+    plans that are dated after now: a thief's, or of a machine whose clock was wrong.
 
     Args:
         layout: The repository.
@@ -115,9 +116,12 @@ def _is_due(
 
 
 def _plans_are_old(layout: Layout, state: State, now: datetime) -> bool:
-    """Tell whether devices would soon hold because a release bounds the age of its plans."""
+    """Tell whether devices would soon hold because of the date of their plans."""
     releases = releases_of(state.releases.signed)
-    for plans in plans_in(layout, state.rollouts.signed).values():
+    every = plans_in(layout, state.rollouts.signed)
+    if are_ahead(every, now):
+        return True
+    for plans in every.values():
         for plan in plans.plans:
             facts = releases.get(plan.model, {}).get(plan.version)
             most_s = 0.0 if facts is None else facts.guard_rails.plan_age_s_max

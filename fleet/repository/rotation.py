@@ -1,22 +1,26 @@
 """Gives a role new keys: old ones that were lost, stolen, or used for long enough.
 
 A new root is signed by the keys of the old one and by its own, so that every device that knew the
-old one believes it. What was signed with the keys that go is signed again with the new ones.
+old one believes it. What was signed with the keys that go is signed again with the new ones. Plans
+that are dated after now, as a thief of online keys does, are issued anew if their key is here.
 """
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from fleet.errors import BadInputError
+from fleet.documents.errors import DocumentError
+from fleet.errors import BadInputError, FleetError
 from fleet.repository.disk import check_outside, locked, uninterrupted
 from fleet.repository.draft import Draft, Signed
 from fleet.repository.key_files import Keys, NewKey, new_key, write_keys
 from fleet.repository.layout import Layout
+from fleet.repository.plans import are_ahead, issue, plans_in
 from fleet.repository.roles import ROOT, RULES, SNAPSHOT, TARGETS, TIMESTAMP
 from fleet.repository.settings import read_settings
-from fleet.repository.state import read_state
+from fleet.repository.state import State, read_state
 
 _AT_ONCE: Final = (TARGETS, SNAPSHOT, TIMESTAMP)
 """Their keys are in root, which clients believe at once: what they sign cannot wait."""
@@ -83,7 +87,17 @@ def rotate(
         draft.renew(above)
         if role != ROOT:
             draft.renew(role)
+        if RULES[role].is_online:
+            _issue_if_ahead(layout, state, draft, now)
         draft.sign(publish=role in _AT_ONCE)
         with uninterrupted():  # keys that sign nothing would be in the way of the next try
             write_keys(made, passphrase)
             return Rotated(made, gone, draft.write())
+
+
+def _issue_if_ahead(layout: Layout, state: State, draft: Draft, now: datetime) -> None:
+    """Give plans the present time that are dated after it; nothing here stops a rotation."""
+    with contextlib.suppress(FleetError, DocumentError):  # `repo refresh` says what is wrong
+        every = plans_in(layout, state.rollouts.signed)
+        if are_ahead(every, now):
+            issue(layout, state, draft, every.values(), now)

@@ -37,6 +37,31 @@ def is_cloned(agent: AgentProcess) -> bool:
     return clone_of(agent) == "cloned"
 
 
+def test_a_disk_that_is_copied_while_its_agent_runs_makes_both_hold(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with mosquitto(tmp_path) as broker:
+        config = (
+            f'[device]\nid = "{NAME}"\nfleet = "{FLEET}"\n'
+            f'[runtime]\nadmin_socket = "{tmp_path}/nobody.sock"\n'
+            "[mqtt]\nreconnect_first_s = 0.2\nreconnect_most_s = 1.0\n"
+            f'[[mqtt.brokers]]\nhost = "127.0.0.1"\nport = {broker.port}\ntls = false\n'
+        )
+        operator = Operator(broker)
+        one, two = (AgentProcess(tmp_path / name, config) for name in ("one", "two"))
+        try:
+            one.start()
+            eventually(lambda: bool(births(operator)), "the first birth", STORY_S)
+            shutil.copytree(one.state, two.state, ignore=shutil.ignore_patterns("*.sock"))
+            two.start()
+            for agent in (one, two):
+                eventually(partial(is_cloned, agent), "notice", WITHIN_S)
+        finally:
+            one.close()
+            two.close()
+            operator.close()
+
+
 def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_somebody_sees_to_it(
     tmp_path: Path,
 ) -> None:

@@ -282,6 +282,8 @@ def test_an_image_is_prepared_only_when_somebody_says_yes(
     agent.command("enroll", server.url, server.token(), "--device", "till-7")
     (agent.state / "tuf").mkdir()
     (agent.state / "tuf" / "root.json").write_bytes(b"kept")
+    for name in ("enrolment.json", "certificate.pem", "agent.db.guards", "models.json"):
+        (agent.state / f".{name}.new").write_bytes(b"of a write that was killed")
     before = tree(agent.state)
     refused(agent.command("prepare-image", expect=None), 4, "--yes")
     assert tree(agent.state) == before

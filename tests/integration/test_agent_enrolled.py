@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.settings.messaging import Broker
+from edge_runtime.exit_codes import ExitCode
 from tests import web_certificates
 from tests.agent_site import STORY_S, AgentProcess
 from tests.brokers import Certificates, Mosquitto, certificates, mosquitto
@@ -131,6 +132,29 @@ def test_a_certificate_in_its_last_third_is_renewed_by_the_running_agent(tmp_pat
             )
             eventually(lambda: is_connected(agent), "the broker", STORY_S)
             assert "was renewed" in agent.log()
+        finally:
+            agent.close()
+
+
+def test_a_renewal_that_brings_another_broker_ends_the_agent_which_begins_with_it(
+    tmp_path: Path,
+) -> None:
+    with fleet(tmp_path) as (server, broker, _repository):
+        server.certificate_days = 0.05  # two thirds of its time are over
+        right = server.offers["brokers"]
+        server.offers["brokers"] = (Broker(host="127.0.0.1", port=9),)
+        text = f'[device]\nclock_is_trusted = "yes"\n[runtime]\nadmin_socket = "{tmp_path}/no"\n'
+        agent = AgentProcess(tmp_path / "a", text + "[mqtt]\nreconnect_most_s = 1.0\n")
+        try:
+            agent.command("enroll", server.url, server.token(), "--device", "till-7")
+            server.certificate_days, server.offers["brokers"] = 30, right
+            agent.start()
+            assert agent.process is not None
+            assert agent.process.wait(STORY_S) == ExitCode.FAILED
+            assert "brought other values of: brokers" in agent.log()
+            agent.start()
+            eventually(lambda: is_connected(agent), "the broker", STORY_S)
+            assert agent.status()["broker"]["broker"].endswith(str(broker.port))
         finally:
             agent.close()
 

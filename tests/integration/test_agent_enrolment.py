@@ -32,7 +32,7 @@ class Watch:
         return self.now_s
 
     @property
-    def floor_s(self) -> float:
+    def own_floor_s(self) -> float:
         """Give what is past for sure."""
         return self.now_s
 

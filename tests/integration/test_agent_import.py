@@ -5,6 +5,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 
 from edge_runtime.failpoints import VARIABLE
 from fleet.repository.export import export
+from fleet.repository.key_files import Keys
+from fleet.repository.refreshing import refresh
+from fleet.repository.rotation import rotate
+from fleet.repository.state import now
 from tests.agent_site import COMMAND, STORY_S, AgentProcess
 from tests.daemons import eventually
 from tests.repositories import CHANNEL, TestRepository, new_repository, tree
@@ -154,6 +159,70 @@ def test_after_a_kill_at_any_moment_the_old_or_the_new_import_is_whole(
     agent.command("import", str(new))
     assert files <= set(tree(place(agent)))
     assert len(list(agent.state.glob("imported*"))) == 2
+
+
+@pytest.mark.parametrize("point", ["renamed", "adopted"])
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "not-running"])
+def test_a_disk_that_fails_after_an_import_is_believed_parts_no_files_from_their_metadata(
+    agent: AgentProcess,
+    repository: TestRepository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    point: str,
+    *,
+    is_running: bool,
+) -> None:
+    old = exported(repository, tmp_path / "old.tar")
+    next_version(repository)
+    new = exported(repository, tmp_path / "new.tar")
+    agent.command("import", str(old))
+    if is_running:
+        agent.start(f"agent.trust.{point}=error")
+        eventually(agent.is_up, "the agent", STORY_S)
+    else:
+        monkeypatch.setenv(VARIABLE, f"agent.trust.{point}=error")
+    done = agent.command("import", str(new), expect=1)
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert "the import is believed and in place" in done.stderr
+    assert "all is as it was" not in done.stderr
+    with tarfile.open(new) as archive:
+        files = {each.name for each in archive.getmembers() if each.isfile()}
+    assert files <= set(tree(place(agent)))
+    timestamp = (agent.state / "tuf" / "timestamp.json").read_bytes()
+    assert timestamp == repository.timestamp()
+    if is_running:
+        agent.stop()
+    agent.command("import", str(new))
+    refused = agent.command("import", str(old), expect=1)
+    assert "all is as it was" in refused.stderr
+
+
+@pytest.mark.parametrize("is_given_anew", [True, False], ids=["new-root-given", "old-root"])
+def test_an_import_with_new_keys_brings_back_a_device_that_a_thief_carried_ahead(
+    agent: AgentProcess, repository: TestRepository, tmp_path: Path, *, is_given_anew: bool
+) -> None:
+    text = agent.config.read_text("utf-8")
+    if not is_given_anew:
+        first = tmp_path / "first-root.json"
+        first.write_bytes(repository.root.read_bytes())
+        text = text.replace(str(repository.root), str(first))
+    text = text.replace('clock_is_trusted = "yes"', 'clock_is_trusted = "no"')
+    agent.config.write_text(text, "utf-8")
+    agent.command("import", str(exported(repository, tmp_path / "p0.tar")))
+    ahead = now() + timedelta(days=200)
+    repository.refresh(at=ahead)
+    stolen = exported(repository, tmp_path / "p1.tar")
+    agent.command("import", str(stolen))
+    for role in ("timestamp", "snapshot"):
+        new = repository.keys_folder / f"new-{role}"
+        keys = Keys([repository.keys_folder, *repository.keys_folder.glob("new-*")])
+        rotate(repository.layout, role, keys, new, passphrase=None, now=now())
+    keys = Keys([repository.keys_folder, *repository.keys_folder.glob("new-*")])
+    assert refresh(repository.layout, keys, older_than=None, now=now()).signed.versions == {}
+    assert repository.plans().issued_s < ahead.timestamp()
+    agent.command("import", str(exported(repository, tmp_path / "p2.tar")))
+    timestamp = (agent.state / "tuf" / "timestamp.json").read_bytes()
+    assert timestamp == repository.timestamp()
 
 
 def test_two_imports_at_once_are_one_after_the_other_or_refused(

@@ -120,6 +120,24 @@ def test_what_waited_while_the_broker_was_away_is_called_historical(
         assert receiver.historical[run] == {late}
 
 
+def test_haste_asked_for_while_connected_does_not_spare_the_pause_after_a_later_loss(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    slow = local(broker.port, reconnect_first_s=600.0, reconnect_most_s=600.0)
+    with LinkedDevice(tmp_path / "slow", slow) as device:
+        device.link._backoff._uniform = lambda _low, high: high
+        eventually(lambda: _is_connected(device), "a connection")
+        device.link.try_now()
+        broker.stop()
+        eventually(lambda: not _is_connected(device), "the loss")
+        broker.restart()
+        assert not device.link._hurry.is_set()
+        assert device.link.status.connections == 1
+        assert "cannot connect" not in device.link.status.problem
+        device.link.try_now()
+        eventually(lambda: _is_connected(device), "a connection at once")
+
+
 def test_a_broker_that_is_gone_for_good_is_left_for_another(
     tmp_path: Path, broker: Mosquitto
 ) -> None:

@@ -1,5 +1,7 @@
 """What a device says of itself over MQTT is true: around a release, and without a daemon."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,27 @@ def states(here: Site) -> list[State]:
         for name, data in here.operator.everything()
         if name == OWN.state
     ]
+
+
+def test_a_daemon_that_hangs_keeps_neither_explain_from_the_last_checks_nor_the_agent_from_its_end(
+    tmp_path: Path,
+) -> None:
+    with site(tmp_path, "[telemetry]\ninterval_s = 1.0\n") as here:
+        here.agent.set("runtime", "timeout_s = 2.0")
+        here.agent.start()
+        here.publish(2, here.bundle("good", 2))
+        here.reached("succeeded", 2)
+        pid = here.device.daemon.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            eventually(lambda: reported(here).runtime == "away", "what is not known", STORY_S)
+            shown = here.agent.command("explain").stdout
+            assert shown.startswith("nothing can be decided now: the runtime does not answer")
+            assert "\nbefore that:\nm: " in shown
+            assert "  + fleet: " in shown
+            assert here.agent.stop() == 0
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_a_device_says_what_really_answers_since_when_and_what_was_so_before_its_daemon_went(

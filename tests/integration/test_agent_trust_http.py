@@ -39,7 +39,7 @@ QUICK = RepositorySettings(connect_s=5.0, read_s=1.0)
 class AnyClock:
     """A clock for plain HTTP, where nobody asks."""
 
-    floor_s = 0.0
+    own_floor_s = 0.0
 
     def wall_s(self) -> float:
         """Tell the time."""

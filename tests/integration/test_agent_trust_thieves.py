@@ -152,7 +152,7 @@ def test_a_stolen_key_is_worth_nothing_once_the_root_replaced_it_whatever_else_i
         device.restart()
 
 
-def test_a_thief_of_online_keys_cannot_carry_a_clock_beyond_what_offline_keys_signed(
+def test_a_date_after_what_offline_keys_signed_moves_no_clock(
     device: Device, repository: TufRepository
 ) -> None:
     device.hands.synchronised = False
@@ -162,17 +162,70 @@ def test_a_thief_of_online_keys_cannot_carry_a_clock_beyond_what_offline_keys_si
         repository.signed[role].expires = repository.in_days(10_000)
     repository.set_plans(plan("digits", 1, sequence=2), issued_s=far)
     repository.publish("rollouts")
-    device.repository.refresh()
-    ends_s = repository.signed["root"].expires.timestamp()
-    assert device.clock.floor_s == ends_s < far
-    assert not device.repository.is_fresh()
-    for role in ("root", "targets", "releases"):
-        repository.signed[role].expires = repository.in_days(90)
-    repository.set_plans(plan("digits", 2))
-    repository.publish("root", "targets", "releases", "rollouts")
+    before_s = device.clock.floor_s
+    for dated_s in (far, repository.signed["root"].expires.timestamp()):
+        repository.set_plans(plan("digits", 1, sequence=2), issued_s=dated_s)
+        repository.publish("rollouts")
+        assert device.repository.refresh().changed
+        # Such a date contradicts the metadata that it came with: it says nothing of the time.
+        assert device.clock.floor_s == before_s
+        assert device.repository.is_fresh()
+
+
+def test_a_rotation_that_signs_a_thief_s_plans_again_does_not_carry_the_clock_away_anew(
+    device: Device, repository: TufRepository
+) -> None:
+    device.hands.synchronised = False
     device.restart()
+    for role in ("rollouts", "snapshot", "timestamp"):
+        repository.signed[role].expires = repository.in_days(10_000)
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 29 * DAY_S)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    for role in ("timestamp", "snapshot"):
+        repository.rotate(role)
+    for role in ("rollouts", "snapshot", "timestamp"):
+        repository.signed[role].expires = repository.in_days(7)
+    repository.publish("rollouts")
     assert device.repository.refresh().changed
     assert device.repository.is_fresh()
+    assert device.clock.wall_s() < repository.now_s + DAY_S
+
+
+def test_a_look_that_keeps_nothing_believes_new_keys_wherever_replaced_ones_carried_the_time(
+    device: Device, repository: TufRepository
+) -> None:
+    device.hands.synchronised = False
+    device.restart()
+    for role in ("rollouts", "snapshot", "timestamp"):
+        repository.signed[role].expires = repository.in_days(10_000)
+    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 29 * DAY_S)
+    repository.publish("rollouts")
+    device.repository.refresh()
+    for role in ("rollouts", "snapshot", "timestamp"):
+        repository.signed[role].expires = repository.in_days(7)
+    repository.set_plans(plan("digits", 2))
+    repository.publish("rollouts")
+    with pytest.raises(TrustError) as caught:  # no key was replaced yet
+        device.repository.verify()
+    assert caught.value.reason is Distrust.EXPIRED
+    for role in ("timestamp", "snapshot"):
+        repository.rotate(role)
+    repository.publish("rollouts")
+    before = device.digest()
+    device.repository.verify()
+    assert device.digest() == before
+    assert device.clock.wall_s() >= repository.now_s + 29 * DAY_S
+    repository.signed["timestamp"].expires = repository.in_days(-100)
+    repository.announce()
+    device.hands.system_s = repository.now_s
+    with pytest.raises(TrustError):  # what is expired by the device's own time still is
+        device.repository.verify()
+    repository.signed["timestamp"].expires = repository.in_days(7)
+    repository.announce()
+    device.repository.verify()
+    assert device.repository.refresh().changed
+    assert device.clock.wall_s() == pytest.approx(repository.now_s, abs=1.0)
 
 
 def test_a_clock_comes_back_from_where_a_thief_carried_it_once_the_root_replaced_the_stolen_keys(

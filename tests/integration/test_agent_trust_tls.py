@@ -28,12 +28,12 @@ class SetClock:
     def __init__(self, *, now: float, floor: float, trusted: bool) -> None:
         """Times in days from now."""
         self.now_s = time.time() + now * DAY_S
-        self.floor_s = time.time() + floor * DAY_S
+        self.own_floor_s = time.time() + floor * DAY_S
         self.trusted = trusted
 
     def wall_s(self) -> float:
         """Tell the time."""
-        return max(self.now_s, self.floor_s)
+        return max(self.now_s, self.own_floor_s)
 
     def is_trusted(self) -> bool:
         """Tell whether that can be believed."""

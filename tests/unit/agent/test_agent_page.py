@@ -146,5 +146,7 @@ def test_the_command_on_the_page_is_obeyed_once_it_is_signed() -> None:
     shown["key_id"] = signing.key_id
     topic = parse(Topics("greenhouse", "till-7").command("check-now", "c-81"))
     assert topic is not None
-    command = read_command(topic, json.dumps(shown).encode(), {signing.key_id: signing.public_key})
+    command, _ = read_command(
+        topic, json.dumps(shown).encode(), {signing.key_id: signing.public_key}
+    )
     assert (command.op, command.counter) == ("check-now", 81)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
 from agent.config import Config
@@ -51,6 +52,14 @@ def test_enrolment_fills_what_the_owner_left_open() -> None:
     assert (config.mqtt.ca, config.mqtt.certificate) == PATHS[:2]
     assert config.mqtt.key == "/s/device.key"
     assert config.journal.url == "https://journal.example"
+
+
+def test_too_many_labels_with_those_of_the_enrolment_are_a_clear_error() -> None:
+    labels = {str(number): "x" * 200 for number in range(50)}
+    more = {f"more-{number}": "x" * 200 for number in range(50)}
+    joined = msgspec.structs.replace(JOINED, labels=labels)
+    with pytest.raises(ConfigError, match=r"device\.labels .* given at enrolment count too"):
+        completed(Config(device=Device(labels=more)), joined, PATHS)
 
 
 def test_what_the_owner_wrote_wins_over_the_enrolment() -> None:

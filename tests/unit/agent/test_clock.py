@@ -174,6 +174,7 @@ def test_what_was_signed_holds_over_restarts_and_only_while_its_keys_do(tmp_path
     told = again()
     assert not told.heed_authority("")
     assert told.floor_s == BUILT_S + 300 * DAY_S
+    assert told.own_floor_s == BUILT_S  # certificates are judged by this
     assert told.heed_authority("new")
     assert told.floor_s == BUILT_S
     assert again().floor_s == BUILT_S

@@ -16,7 +16,7 @@ from agent.locations import DATABASE
 from agent.messages import CHALLENGES_MAX, Birth, write
 from agent.state_lock import lock_state
 from agent.topics import Topics, parse
-from agent.transport.clones import ANSWER_S, CloneWatch, Suspicion
+from agent.transport.clones import ANSWER_S, ODD_S, CloneWatch, Suspicion
 from edge_runtime.exit_codes import ExitCode
 from tests.signing import signing_key
 
@@ -61,6 +61,51 @@ def test_two_that_hear_each_other_are_both_sure_after_one_answer_each() -> None:
     assert two.watch.is_answer_due()
     assert one.hears(two.birth()) is Suspicion.CLONED
     assert two.hears(one.birth()) is Suspicion.CLONED
+
+
+def test_a_copy_made_while_the_agent_ran_remembers_its_run_and_both_are_sure_all_the_same() -> None:
+    one = Agent("one.1")
+    copy = Agent("two.2", "one.1")
+    copy.hears(one.birth())  # the broker keeps it: as after any restart, it means nothing
+    assert not copy.watch.is_answer_due()
+    one.hears(copy.birth())
+    assert one.watch.is_answer_due()
+    assert copy.hears(one.birth()) is Suspicion.CLONED
+    assert copy.watch.is_answer_due()
+    assert one.hears(copy.birth()) is Suspicion.CLONED
+
+
+@given(st.lists(st.integers(0, 30), max_size=40), st.sampled_from([(), ("one.1",)]))
+def test_the_next_run_of_one_that_had_a_copy_is_no_clone_by_what_both_said_before(
+    repeated: list[int], remembered: tuple[str, ...]
+) -> None:
+    one, copy = Agent("one.1"), Agent("two.2", "one.1")
+    said = []
+    for _ in range(3):
+        for speaker, hearer in ((one, copy), (copy, one)):
+            said.append(speaker.birth())
+            hearer.hears(said[-1])
+    assert one.watch.suspicion is copy.watch.suspicion is Suspicion.CLONED
+    last = Agent("one.2", *remembered)
+    for which in repeated:
+        last.hears(said[which % len(said)])
+        said.append(last.birth())  # with its answers
+    assert last.watch.suspicion is not Suspicion.CLONED
+
+
+def test_a_suspicion_of_which_nothing_more_is_heard_lapses_and_certainty_does_not() -> None:
+    agent, other = Agent("own.9"), Agent("other.1")
+    assert agent.hears(other.birth()) is Suspicion.SUSPECTED
+    agent.now_s += ODD_S - 1
+    assert agent.hears() is Suspicion.SUSPECTED
+    agent.now_s += 1
+    assert agent.hears() is Suspicion.NONE
+    agent.watch.taken_over()
+    assert agent.hears() is Suspicion.SUSPECTED
+    other.hears(agent.birth())
+    assert agent.hears(other.birth()) is Suspicion.CLONED
+    agent.now_s += 10 * ODD_S
+    assert agent.hears() is Suspicion.CLONED
 
 
 def test_no_replay_of_whatever_this_device_ever_said_makes_it_a_clone() -> None:

@@ -14,6 +14,7 @@ from agent.locations import (
     control_sockets,
     leave_sign,
     remove_sign,
+    runtime_directory,
 )
 
 STATE = Path("/var/lib/one")
@@ -67,3 +68,15 @@ def test_what_a_dead_agent_left_makes_way_for_the_sign(tmp_path: Path) -> None:
     assert (tmp_path / "agent.sock").readlink() == Path("/run/x/agent.sock")
     with pytest.raises(StateError, match="cannot write"):
         leave_sign(tmp_path / "none", Path("/run/x/agent.sock"))
+
+
+def test_commands_find_what_a_killed_agent_left_in_the_systems_folder(tmp_path: Path) -> None:
+    state, run = tmp_path / "state", tmp_path / "run"
+    state.mkdir()
+    run.mkdir()
+    assert runtime_directory(state, {}) == state
+    leave_sign(state, run / "agent.sock")
+    assert runtime_directory(state, {}) == run
+    assert runtime_directory(state, {"RUNTIME_DIRECTORY": "/run/other"}) == Path("/run/other")
+    run.rmdir()
+    assert runtime_directory(state, {}) == state

@@ -1,6 +1,7 @@
 """A repository in a tar file: laid out whole in a folder of its own, or not at all."""
 
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Mapping
@@ -185,6 +186,12 @@ def test_a_missing_archive_is_told(tmp_path: Path, into: Path) -> None:
         _import(tmp_path / "none.tar", into)
     with pytest.raises(ConfigError, match="cannot read"):
         _import(tmp_path, into)
+
+
+def test_a_pipe_without_a_writer_holds_nobody_up(tmp_path: Path, into: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="is no file"):
+        _import(tmp_path / "pipe", into)
 
 
 def test_it_can_be_called_off(tmp_path: Path, into: Path) -> None:

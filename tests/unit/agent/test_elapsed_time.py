@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.clock import BUILT_S, Clock
-from agent.elapsed_time import KEEP_S_MAX, KEEP_S_MIN, ElapsedTime, Kept, boot_id, since_boot_s
+from agent.elapsed_time import (
+    KEEP_S_MAX,
+    KEEP_S_MIN,
+    MADE_UP_S_MAX,
+    ElapsedTime,
+    Kept,
+    boot_id,
+    since_boot_s,
+)
 from agent.errors import StateError
 from agent.records.elapsed import SCHEMA, Elapsed
 from agent.records.file import RecordsFile
@@ -189,6 +197,44 @@ def test_a_clock_that_is_behind_after_a_boot_takes_nothing_away() -> None:
     machine.reboot()
     machine.wall_s = BUILT_S - 50
     assert machine.start().now_s() == 100
+
+
+def test_a_clock_that_was_a_day_behind_for_a_moment_makes_up_for_nothing_when_it_is_right() -> None:
+    machine = Machine(wall_s=BUILT_S)
+    told = machine.start()
+    machine.live(100)
+    told.settle()
+    assert machine.wall_s is not None
+    machine.wall_s -= DAY_S
+    told.settle()
+    machine.reboot()
+    told = machine.start()
+    assert told.now_s() == 100  # at the first look of a boot it is behind, too
+    told.settle()
+    machine.wall_s += DAY_S
+    machine.reboot(off_s=10)
+    assert machine.start().now_s() == pytest.approx(100 + 10 + 2)
+
+
+def test_a_time_server_that_lies_adds_a_month_in_a_boot_at_most_and_nothing_when_it_is_over() -> (
+    None
+):
+    machine = Machine(wall_s=BUILT_S)
+    told = machine.start()
+    machine.live(100)
+    told.settle()
+    truth_s = machine.wall_s
+    machine.reboot()
+    machine.wall_s = BUILT_S + 3650 * DAY_S
+    told = machine.start()
+    assert told.now_s() == 100 + MADE_UP_S_MAX
+    told.settle()
+    for _ in range(3):
+        machine.reboot()
+        machine.wall_s = truth_s
+        told = machine.start()
+        assert told.now_s() == 100 + MADE_UP_S_MAX
+        told.settle()
 
 
 def test_it_is_written_seldom() -> None:

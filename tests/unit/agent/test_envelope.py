@@ -124,7 +124,7 @@ def test_a_command_is_believed_only_at_its_place_and_with_the_command_key() -> N
     )
     topic = Topic(Kind.COMMAND, "fleet", "dev-1", op="collect", id="c1")
     data = write_command(command, KEY.sign)
-    assert read_command(topic, data, KEYS) == command
+    assert read_command(topic, data, KEYS) == (command, KEY.key_id)
     elsewhere = [
         dataclasses.replace(topic, op="check-now"),
         dataclasses.replace(topic, id="c2"),

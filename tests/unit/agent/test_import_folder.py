@@ -44,6 +44,23 @@ def test_each_import_takes_the_place_of_the_last_and_only_it_stays(folder: Impor
         assert len(names(folder)) == 2
 
 
+@pytest.mark.parametrize("leads_to", ["", "elsewhere/imported.a", "gone"])
+def test_what_an_old_program_or_a_copy_left_there_makes_way(
+    folder: ImportFolder, leads_to: str
+) -> None:
+    folder.path.parent.mkdir()
+    if leads_to:
+        folder.path.symlink_to(leads_to)
+    else:
+        folder.path.mkdir()
+        (folder.path / "file").write_text("old")
+        with folder.alone():
+            assert (folder.path / "file").read_text() == "old"
+    take(folder, "new")
+    assert (folder.path / "file").read_text() == "new"
+    assert len(names(folder)) == 2
+
+
 def test_a_block_that_fails_brings_the_old_one_back(folder: ImportFolder) -> None:
     take(folder, "old")
     before = names(folder)

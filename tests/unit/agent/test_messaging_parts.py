@@ -111,8 +111,9 @@ class Counting:
     def __init__(self) -> None:
         self.counter = 0
 
-    def rise(self, counter: int) -> bool:
+    def rise(self, key_id: str, counter: int) -> bool:
         """Raise it."""
+        assert key_id == KEY.key_id
         is_new = counter > self.counter
         self.counter = max(counter, self.counter)
         return is_new

@@ -12,7 +12,7 @@ from agent.records.outbox_rows import Priority, Row
 from tests.linked_device import KERNEL, status
 from tests.outbox_world import IN_FLIGHT, FullDisk, World
 
-KEPT = IN_FLIGHT + ARRIVED_MAX
+KEPT = 2 * IN_FLIGHT + ARRIVED_MAX
 
 
 @pytest.fixture
@@ -29,6 +29,54 @@ def _numbers(rows: list[Row]) -> list[int]:
 def _told(rows: list[Row]) -> list[MetricsBatch]:
     batches = [read(row.payload, MetricsBatch) for row in rows if row.topic.endswith("/m")]
     return [batch for batch in batches if batch.gaps or batch.ended]
+
+
+def test_what_was_to_be_said_under_another_name_is_dropped_at_the_start_and_told(
+    world: World,
+) -> None:
+    for number in range(3):
+        world.add(Priority.STATUS, number, topic=f"edge/v1/test/d/old/jobs/r{number}")
+    world.add(Priority.METRICS, topic="edge/v1/test/d/old/m")
+    kept = world.add(Priority.STATUS, topic="edge/v1/test/d/dev-1/jobs/r1")
+    world.reopen(own="edge/v1/test/d/dev-1/")
+    assert world.outbox.waiting().statuses == 1
+    assert world.outbox.waiting().metrics == 0
+    assert world.outbox.waiting().dropped == {Loss.SUPERSEDED: 4}
+    rows = world.drained()
+    assert kept in _numbers(rows)
+    (told,) = _told(rows)
+    assert [(gap.first_seq, gap.last_seq, gap.reason) for gap in told.gaps] == [
+        (1, 4, Loss.SUPERSEDED)
+    ]
+
+
+def test_a_loss_of_which_only_a_newer_program_knows_the_reason_is_told_with_another(
+    world: World,
+) -> None:
+    world.add(Priority.STATUS)
+    boot = world.outbox.newest.boot
+    with world.file.transaction() as db:
+        db.execute("INSERT INTO outbox_losses VALUES (?, 7, 8, 2, 'later-word')", (boot,))
+    world.crash()
+    (told,) = _told(world.drained())
+    assert [(gap.first_seq, gap.last_seq, gap.reason) for gap in told.gaps] == [(7, 8, Loss.DISK)]
+
+
+def test_what_was_refused_comes_after_what_waits_behind_it_and_each_has_its_turn(
+    world: World,
+) -> None:
+    for number in range(7):
+        world.add(Priority.STATUS, number)
+    given = []
+    for _ in range(4):
+        rows = world.outbox.take(3)
+        given.append(_numbers(rows))
+        for row in rows:
+            world.outbox.refused(row.key)
+        world.outbox.try_refused()
+    assert given == [[1, 2, 3], [4, 5, 6], [7, 1, 2], [3, 4, 5]]
+    world.outbox.lost()
+    assert _numbers(world.outbox.take(100)) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_numbers_rise_by_one_whatever_the_class(world: World) -> None:

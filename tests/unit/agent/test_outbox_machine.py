@@ -29,6 +29,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.gaps: list[tuple[str, int, int, int]] = []
         self.ended: dict[str, int] = {}
         self.under_way: list[Row] = []
+        self.refused = 0
         self.is_connected = False
 
     @rule(priority=st.sampled_from(Priority), count=st.integers(1, 30))
@@ -66,6 +67,23 @@ class OutboxMachine(RuleBasedStateMachine):
         self.world.outbox.settle()
 
     @precondition(lambda self: self.is_connected)
+    @rule(count=st.integers(1, IN_FLIGHT))
+    def refuse(self, count: int) -> None:
+        """Messages go out, and the broker refuses them."""
+        most = IN_FLIGHT - max(self.refused, len(self.under_way))
+        for row in self.world.outbox.take(min(count, most)):
+            self.world.outbox.refused(row.key)
+            self.refused += 1
+        self.world.outbox.settle()
+
+    @precondition(lambda self: self.refused)
+    @rule()
+    def try_again(self) -> None:
+        """What was refused may go again."""
+        self.world.outbox.try_refused()
+        self.refused = 0
+
+    @precondition(lambda self: self.is_connected)
     @rule()
     def lose_link(self) -> None:
         """The broker is away."""
@@ -94,7 +112,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def it_is_bounded(self) -> None:
         """Metrics never outgrow the quota, memory and what may have arrived."""
         waiting = self.world.outbox.waiting()
-        assert waiting.metrics_bytes <= 4000 + 2000 + 1000 + (IN_FLIGHT + 20) * 600
+        assert waiting.metrics_bytes <= 4000 + 2000 + 1000 + (2 * IN_FLIGHT + 20) * 600
         assert waiting.problem == ""
 
     def teardown(self) -> None:
@@ -142,6 +160,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def _disconnected(self) -> None:
         self.is_connected = False
         self.under_way = []
+        self.refused = 0
 
 
 OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

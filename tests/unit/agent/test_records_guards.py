@@ -1,5 +1,6 @@
 """A damaged agent.db: what guards the device comes back from its copy, and the loss is noted."""
 
+import random
 import sqlite3
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def guard(file: RecordsFile) -> None:
     """Have a device remember something of each kind."""
     Floors(file).keep_time(1000.0)
     Floors(file).keep_versions(FLOORS)
-    assert CommandFloor(file).rise(41)
+    assert CommandFloor(file).rise("key", 41)
     updates = Updates(file)
     assert updates.raise_min_counter("m", 5) == 5
     update = updates.add(new_update())
@@ -71,8 +72,8 @@ def test_what_guards_the_device_outlives_a_damaged_file(path: Path) -> None:
     file = opened(path)
     assert remembered(file) == before
     assert before[:3] == (1000.0, FLOORS, 5)
-    assert not CommandFloor(file).rise(41)
-    assert CommandFloor(file).rise(42)
+    assert not CommandFloor(file).rise("key", 41)
+    assert CommandFloor(file).rise("key", 42)
     loss = file.loss()
     assert loss is not None
     assert loss.reason.startswith("it was damaged")
@@ -80,6 +81,23 @@ def test_what_guards_the_device_outlives_a_damaged_file(path: Path) -> None:
     assert loss.lost == NOT_KEPT
     assert file.aside.exists()
     file.close()
+
+
+def test_bytes_that_flipped_anywhere_stop_no_start(path: Path) -> None:
+    file = opened(path)
+    guard(file)
+    file.close()
+    whole = path.read_bytes()
+    dice = random.Random(7)  # noqa: S311 - a test's dice
+    for _ in range(40):
+        data = bytearray(whole)
+        first = dice.randrange(len(data) - 200)
+        for place in dice.sample(range(first, first + 200), 40):
+            data[place] = dice.randrange(128, 256)
+        path.write_bytes(data)
+        opened(path).close()
+        for each in path.parent.glob("agent.db-*"):
+            each.unlink()
 
 
 def test_what_guards_the_device_outlives_a_file_that_is_gone(path: Path) -> None:
@@ -155,7 +173,7 @@ def test_the_copy_is_written_only_when_something_that_guards_has_changed(path: P
         updates.add(new_update())
         Floors(file).keep_time(900.0)
         Floors(file).keep_versions({})
-        assert not CommandFloor(file).rise(40)
+        assert not CommandFloor(file).rise("key", 40)
     assert copy.stat().st_ino == before
     Floors(file).keep_time(1001.0)
     assert copy.stat().st_ino != before
@@ -174,13 +192,13 @@ def test_a_change_that_was_killed_before_it_was_copied_is_copied_by_the_next_sta
     copy = path.with_name(path.name + ENDING)
     old = copy.read_bytes()
     file = opened(path)
-    assert CommandFloor(file).rise(50)
+    assert CommandFloor(file).rise("key", 50)
     file.close()
     copy.write_bytes(old)
     opened(path).close()
     damage(path)
     file = opened(path)
-    assert not CommandFloor(file).rise(50)
+    assert not CommandFloor(file).rise("key", 50)
     file.close()
 
 
@@ -192,7 +210,7 @@ def test_what_was_rolled_back_is_not_copied(path: Path) -> None:
 
     def begun() -> None:
         with file.transaction() as connection:
-            connection.execute("UPDATE command_floor SET counter = 99")
+            connection.execute("UPDATE command_floors SET counter = 99")
             connection.execute("SELECT nothing")
 
     with pytest.raises(StateError):
@@ -209,15 +227,15 @@ def test_a_disk_that_refuses_the_copy_stops_nothing_and_gets_it_later(
     guard(file)
     blocking = path.with_name(f".{path.name}{ENDING}.new")
     blocking.mkdir()
-    assert CommandFloor(file).rise(60)
-    assert CommandFloor(file).rise(61)
+    assert CommandFloor(file).rise("key", 60)
+    assert CommandFloor(file).rise("key", 61)
     assert len([each for each in caplog.records if "is old" in each.message]) == 1
     blocking.rmdir()
     Updates(file).add(new_update())  # whatever is written next
     file.close()
     damage(path)
     file = opened(path)
-    assert not CommandFloor(file).rise(61)
+    assert not CommandFloor(file).rise("key", 61)
     file.close()
 
 
@@ -227,16 +245,94 @@ def test_a_table_that_another_version_copied_is_left_out_and_the_others_come_bac
     file = opened(path)
     guard(file)
     with file.transaction() as connection:
-        connection.execute("ALTER TABLE command_floor ADD COLUMN later TEXT")
-        connection.execute("UPDATE command_floor SET counter = 42")
+        connection.execute("ALTER TABLE command_floors ADD COLUMN later TEXT")
+        connection.execute("UPDATE command_floors SET counter = 42")
     file.close()
     damage(path)
     file = opened(path)
     assert Floors(file).versions() == FLOORS
     loss = file.loss()
     assert loss is not None
-    assert loss.lost == (GUARDED["command_floor"], *NOT_KEPT)
+    assert loss.lost == (GUARDED["command_floors"], *NOT_KEPT)
     file.close()
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_start_that_found_the_file_gone_or_empty_says_so_and_the_next_does_not(
+    path: Path, *, is_empty: bool
+) -> None:
+    file = opened(path)
+    assert not file.began_anew
+    guard(file)
+    file.close()
+    path.unlink()
+    if is_empty:
+        path.touch()
+    file = opened(path)
+    assert file.began_anew
+    file.close()
+    file = opened(path)
+    assert not file.began_anew
+    file.close()
+
+
+def test_an_index_that_misses_a_row_is_damage_and_found_at_the_start(path: Path) -> None:
+    file = opened(path)
+    guard(file)
+    file.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    found = "type = 'index' AND name = 'updates_model'"
+    row = connection.execute(f"SELECT * FROM sqlite_schema WHERE {found}").fetchone()  # noqa: S608
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute(f"DELETE FROM sqlite_schema WHERE {found}")  # noqa: S608
+    connection.close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(
+        "INSERT INTO updates SELECT 77, model, kind, version, back_to, rollout, "
+        "sequence, manifest_sha256, again, bytes_max, state, phase, ending, code, reason, used_s, "
+        "waits, losses, seen_release, is_reported, created_s, updated_s FROM updates"
+    )
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row)
+    connection.close()
+    file = opened(path)
+    assert file.began_anew
+    assert Floors(file).versions() == FLOORS
+    file.close()
+
+
+def test_damage_that_shows_later_is_told_once_and_the_next_start_mends_it(path: Path) -> None:
+    file = opened(path)
+    guard(file)
+    file.close()
+    file = opened(path)
+    told: list[str] = []
+    file.heed_damage(lambda: told.append(file.damage))
+    with pytest.raises(StateError):
+        _fail(file, "SELECT nothing")
+    assert not told
+    damage(path)
+    with file.reading() as connection:
+        connection.execute("PRAGMA shrink_memory")  # what is in memory hides it for a while
+    for _ in range(2):
+        with pytest.raises(StateError, match=r"malformed|not a database"):
+            Updates(file).add(new_update())
+    [reason] = told
+    assert str(path) in reason
+    late: list[str] = []
+    file.heed_damage(lambda: late.append(file.damage))
+    assert late == [reason]
+    file.close()
+    file = opened(path)
+    assert file.began_anew
+    assert not file.damage
+    assert Floors(file).versions() == FLOORS
+    file.close()
+
+
+def _fail(file: RecordsFile, statement: str) -> None:
+    with file.transaction() as connection:
+        connection.execute(statement)
 
 
 def test_a_loss_is_told_once_and_stays_noted(path: Path) -> None:

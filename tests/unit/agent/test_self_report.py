@@ -7,11 +7,13 @@ import msgspec
 import pytest
 
 from agent.cli.asking import _runtime as runtime_lines
+from agent.config import load
 from agent.device.answering import Answering, Source, answering, ready_versions
 from agent.device.known_models import FILE, Known, KnownModels
-from agent.messages import REPORT_BYTES_MAX, Reported, Slots, read, write
+from agent.errors import ConfigError
+from agent.messages import CHALLENGES_MAX, REPORT_BYTES_MAX, Reported, Slots, read, write
 from agent.presence import AWAY, birth, reported, slots
-from agent.settings.device import Device
+from agent.settings.device import LABELS_BYTES_MAX, Device
 from agent.transport.clones import Suspicion
 from agent.update.standing import Passage, Standing
 from edge_runtime.hardware import CpuFacts
@@ -112,6 +114,40 @@ def test_more_models_than_a_message_holds_are_counted_and_stop_no_agent(count: i
     assert len(write(message)) < REPORT_BYTES_MAX
     assert len(message.models) + message.left_out == count
     assert (message.left_out > 0) == (count > 1)
+
+
+@pytest.mark.parametrize("character", ["\U0001f600", "\x01", "a"])
+def test_as_many_labels_as_there_may_be_fit_into_a_birth_beside_many_models(character: str) -> None:
+    value = (character * 200)[: 200 if character == "a" else 20]
+    labels = {f"{value}{number}": value for number in range(64)}
+    while len(msgspec.json.encode(labels)) > LABELS_BYTES_MAX:
+        labels.popitem()
+    device = Device(id="till-7", fleet="shop", labels=labels)
+    standing = Standing(active=1, running_digest="d" * 64, active_problem='"\n' * 3000)
+    message = birth(
+        device,
+        CPU,
+        boot_id="b.1",
+        started_s=1.0,
+        memory_bytes=2,
+        known=Known(models=slots({f"model-{number:04}": standing for number in range(500)})),
+        suspicion=Suspicion.CLONED,
+        challenge="c" * 256,
+        answers=("a" * 256,) * CHALLENGES_MAX,
+        is_anew=True,
+    )
+    assert len(write(message)) <= REPORT_BYTES_MAX
+    assert len(message.models) + message.left_out == 500
+    assert message.models
+
+
+def test_labels_that_no_birth_could_hold_are_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    each = "\U0001f600" * 190
+    table = ", ".join(f'"{each}{number}" = "{each}"' for number in range(64))
+    path.write_text(f"[device]\nlabels = {{ {table} }}\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"device.labels have \d+ bytes as JSON, more than 16384"):
+        load(path)
 
 
 def passage(state: str, version: int = 2, digest: str = "two") -> Passage:

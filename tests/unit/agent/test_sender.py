@@ -1,98 +1,17 @@
-"""The sender: how much is under way, how fast, and what happens to what a broker refuses."""
+"""The sender: how much is under way, how fast, and what waits."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from agent.envelope import unwrap
 from agent.records.outbox_rows import Priority
-from agent.settings import messaging
-from agent.topics import Topics, parse
-from agent.transport.sender import ACKNOWLEDGED_S, LONG_AWAY_S, UNLIMITED, Sender
+from agent.topics import parse
+from agent.transport.sender import ACKNOWLEDGED_S, LONG_AWAY_S, UNLIMITED
 from agent.transport.terms import Grants
-from tests.outbox_world import IN_FLIGHT, World
-from tests.signing import signing_key
-
-KEY = signing_key("device")
-TOPICS = Topics("test", "dev-1")
-GRANTS = Grants(
-    is_v5=True, receive_max=100, packet_bytes_max=0, takes_retained=True, has_session=True
-)
-REFUSED = 0x87
-
-
-class Wire:
-    """A connection that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, bytes]] = []
-        self.is_open = True
-
-    def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: float | None
-    ) -> int | None:
-        """Keep a message."""
-        del retain, expiry_s
-        if not self.is_open:
-            return None
-        self.sent.append((topic, payload))
-        return len(self.sent)
-
-
-class Purse:
-    """A byte budget of a test."""
-
-    def __init__(self) -> None:
-        self.size_bytes = 0
-        self.room_bytes = UNLIMITED
-
-    def spent(self, size_bytes: int) -> None:
-        """Count."""
-        self.size_bytes += size_bytes
-
-    def metrics_room(self) -> int:
-        """Say what the test says."""
-        return self.room_bytes
-
-
-class Sending:
-    """A sender, its outbox and a connection."""
-
-    def __init__(self, folder: Path, **settings: float) -> None:
-        quick = {"drain_per_s": 10_000.0, "drain_jitter_s": 0.0}
-        self.world = World(folder)
-        self.wire = Wire()
-        self.purse = Purse()
-        self.sender = Sender(
-            self.world.outbox,
-            sign=KEY.sign,
-            settings=msgspec.convert(quick | settings, messaging.Outbox),
-            in_flight_max=IN_FLIGHT,
-            uniform=lambda _low, high: high,
-            now_s=self.world.clock,
-            on_arrived=lambda _row: None,
-            meter=self.purse,
-        )
-
-    def fill(self, count: int, priority: Priority = Priority.METRICS) -> None:
-        """Let messages wait."""
-        topic = TOPICS.metrics if priority is Priority.METRICS else TOPICS.job("r1")
-        for number in range(count):
-            self.world.add(priority, number, topic)
-
-    def turn(self, reason: int = 0) -> None:
-        """Let a second pass, and the broker answer all that is under way."""
-        self.world.clock.now_s += 1.0
-        self.sender.turn()
-        for number in list(self.sender._in_flight):
-            self.sender.acknowledged(number, reason)
-
-    def acknowledge_all(self) -> None:
-        """Let the broker say yes to all that is under way."""
-        for number in list(self.sender._in_flight):
-            self.sender.acknowledged(number, 0)
+from tests.outbox_world import IN_FLIGHT
+from tests.sending import GRANTS, KEY, TOPICS, Sending
 
 
 @pytest.fixture
@@ -185,31 +104,6 @@ def test_after_a_short_absence_nothing_waits(tmp_path: Path) -> None:
     sending.sender.turn()
     assert len(sending.wire.sent) == IN_FLIGHT
     sending.world.file.close()
-
-
-def test_what_the_broker_refuses_is_kept_and_not_sent_in_a_loop(sending: Sending) -> None:
-    sending.fill(3, Priority.STATUS)
-    sending.sender.connected(sending.wire, GRANTS)
-    for _ in range(10):
-        sending.turn(REFUSED)
-    assert len(sending.wire.sent) == 3
-    assert sending.sender.refused == 3
-    assert sending.world.outbox.waiting().statuses == 3
-    sending.sender.lost()
-    sending.sender.connected(sending.wire, GRANTS)
-    sending.sender.turn()
-    assert len(sending.wire.sent) == 6
-
-
-def test_refused_metrics_do_not_hold_up_statuses(sending: Sending) -> None:
-    sending.fill(50)
-    sending.sender.connected(sending.wire, GRANTS)
-    for _ in range(10):
-        sending.turn(REFUSED)
-    assert len(sending.wire.sent) <= 2 * IN_FLIGHT
-    sending.fill(1, Priority.STATUS)
-    sending.sender.turn()
-    assert sending.wire.sent[-1][0] == TOPICS.job("r1")
 
 
 def test_a_connection_that_ended_while_sending_loses_nothing(sending: Sending) -> None:

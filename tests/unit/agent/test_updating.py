@@ -6,8 +6,9 @@ from typing import cast
 
 import pytest
 
+from agent import look_pace
 from agent.errors import AgentError, BudgetError, Distrust, NetworkError, TrustError
-from agent.updating import RETRY_FIRST_S, RETRY_MOST_S
+from agent.look_pace import LookPace
 from tests.updating_world import WITHIN_S, Source, World, running, until
 
 
@@ -72,14 +73,27 @@ def test_distrust_is_told_once_of_each_reason_and_again_after_it_was_well() -> N
     assert len(world.distrusted) == 2
 
 
+def test_bells_do_not_hurry_looks_at_a_repository_that_is_not_believed() -> None:
+    world = World()
+    with running(world) as updating:
+        world.source.error = TrustError(Distrust.TOO_LARGE, "there is no end of it")
+        assert updating.check_now(WITHIN_S).reason == "too-large"
+        for number in range(20):
+            updating.announced(b"%d" % number)
+        assert updating.check_now(WITHIN_S).reason == "too-large"  # who is asked for is obeyed
+        assert not [each for each in world.source.asked if each]
+        world.source.error = None
+        assert updating.check_now(WITHIN_S).problem == ""
+        until(lambda: world.source.asked[-1] == b"19")  # what was held back is heard now
+
+
 def test_pauses_after_failures_grow_to_a_limit_and_never_beyond_the_poll() -> None:
-    updating = World(poll_s=86_400.0).updating
-    pauses = [updating._after_failure() for _ in range(100)]
-    assert pauses[0] == 2 * RETRY_FIRST_S
+    pace = LookPace(86_400.0)
+    pauses = [pace.failed() for _ in range(100)]
+    assert pauses[0] == 2 * look_pace.FIRST_S
     assert pauses == sorted(pauses)
-    assert pauses[-1] == RETRY_MOST_S
-    often = World(poll_s=60.0).updating
-    assert max(often._after_failure() for _ in range(100)) <= 60.0
+    assert pauses[-1] == look_pace.MOST_S
+    assert LookPace(15.0).failed() == 15.0
 
 
 def test_a_fault_in_a_turn_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -100,7 +114,7 @@ def test_that_the_budget_is_spent_is_told_once_and_nobody_is_asked_before_the_ne
         assert updating.shown.check.problem == "the month is spent"
         updating.check_now(WITHIN_S)
         assert [error.message for error in world.spent] == ["the month is spent"]
-        assert updating._check_due_s - time.monotonic() > RETRY_MOST_S
+        assert updating._check_due_s - time.monotonic() > look_pace.MOST_S
         world.source.error = None
         assert not updating.check_now(WITHIN_S).problem
         world.source.error = BudgetError("and again")

@@ -22,6 +22,7 @@ from agent.identity import device_key
 from agent.journal_sync.sending import RETRY_S as SENDING_RETRY_S
 from agent.journal_sync.sending import JournalSending
 from agent.settings.device import Device, JournalUpload
+from agent.settings.messaging import Broker
 from agent.telemetry.host import Host
 from agent.trust.https import WHOLE_S
 from edge_runtime.protocol.journal_schemas import JournalRow, JournalRows
@@ -143,7 +144,9 @@ class Renewing:
     hurried: list[bool]
     membership: Membership
 
-    def renewal(self, whole_s: float = WHOLE_S) -> CertificateRenewal:
+    def renewal(
+        self, whole_s: float = WHOLE_S, on_moved: Callable[[], None] = lambda: None
+    ) -> CertificateRenewal:
         """Give what renews it."""
         parts = parts_of(
             member=SimpleNamespace(state=self.state, membership=self.membership),
@@ -151,7 +154,7 @@ class Renewing:
             key=device_key(self.state),
             messaging=SimpleNamespace(try_now=lambda: self.hurried.append(True)),
         )
-        return CertificateRenewal(parts, whole_s)
+        return CertificateRenewal(parts, whole_s, on_moved)
 
     def is_late(self) -> None:
         """Let its certificate's time be over."""
@@ -225,6 +228,62 @@ def test_a_renewal_that_is_refused_is_tried_later_and_said_once(
         assert device.hurried == []
         assert caplog.text.count("cannot be renewed now") == 1
         assert renewal.due_s <= time.monotonic() + RETRY_S
+
+
+def test_a_clock_that_is_set_past_the_certificates_end_has_it_renewed_at_the_next_wake(
+    tmp_path: Path,
+) -> None:
+    assert LOOK_S <= 60.0
+    with enrolment_server() as server:
+        device = renewing(server, tmp_path)
+        now_s, device.clock.now_s = device.clock.now_s, device.membership.not_before_s
+        # The certificate ended while the device lay in a drawer.
+        device.membership = msgspec.structs.replace(device.membership, not_after_s=now_s - 60.0)
+        renewal = device.renewal()
+        renewal.run_if_due()  # by the clock of before: all is well
+        assert read_membership(tmp_path) is None
+        assert renewal.due_s <= time.monotonic() + LOOK_S
+        device.clock.now_s = now_s  # the network says what time it is
+        renewal.due_s = 0.0
+        renewal.run_if_due()
+        assert read_membership(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    ("offers", "moved"),
+    [
+        ({}, ()),
+        ({"brokers": (Broker(host="new.example"),)}, ("brokers",)),
+        (
+            {"journal": "https://j.example", "mirrors": ("https://m.example",)},
+            ("mirrors", "journal"),
+        ),
+        ({"enrolment": "https://elsewhere.example"}, ()),
+    ],
+    ids=["nothing", "brokers", "mirrors and journal", "where to renew: used at once"],
+)
+def test_what_a_renewal_brings_and_only_a_start_takes_up_is_told(
+    tmp_path: Path, offers: dict[str, Any], moved: tuple[str, ...]
+) -> None:
+    told: list[bool] = []
+    with enrolment_server() as server:
+        device = renewing(server, tmp_path)
+        device.is_late()
+        server.offers = {**server.offers, **offers}
+        renewal = device.renewal(on_moved=lambda: told.append(True))
+        renewal.run_if_due()
+    assert renewal.moved == moved
+    assert bool(told) is bool(moved)
+    assert bool(device.hurried) is not bool(moved)
+
+
+def test_a_renewal_with_a_command_key_that_is_none_changes_nothing(tmp_path: Path) -> None:
+    with enrolment_server() as server:
+        device = renewing(server, tmp_path)
+        device.is_late()
+        server.offers = {**server.offers, "command_key": "rubbish"}
+        device.renewal().run_if_due()
+    assert read_membership(tmp_path) is None  # with it, the agent would not start again
 
 
 def test_a_device_that_was_never_enrolled_renews_nothing() -> None:

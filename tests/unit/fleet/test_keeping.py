@@ -75,6 +75,46 @@ def test_refresh_issues_plans_anew_before_devices_hold_for_their_age(tmp_path: P
     assert repository.plans().issued_s == late.timestamp()
 
 
+def test_refresh_issues_plans_anew_that_are_dated_after_now(tmp_path: Path) -> None:
+    repository = new_repository(tmp_path, at=BEGIN)
+    repository.add_bundle(at=BEGIN)
+    repository.set_plan(at=BEGIN + timedelta(days=20))
+    at = BEGIN + timedelta(hours=1)
+    done = refresh(repository.layout, repository.keys, older_than=None, now=at)
+    assert list(done.signed.versions) == ["rollouts", "snapshot", "timestamp"]
+    assert repository.plans().issued_s == at.timestamp()
+    again = refresh(repository.layout, repository.keys, older_than=None, now=at)
+    assert again.signed.versions == {}
+
+
+@pytest.mark.parametrize("role", ["rollouts", "snapshot", "timestamp"])
+def test_new_online_keys_issue_plans_anew_that_are_dated_after_now(
+    tmp_path: Path, role: str
+) -> None:
+    repository = new_repository(tmp_path, at=BEGIN)
+    repository.add_bundle(at=BEGIN)
+    repository.set_plan(at=BEGIN + timedelta(days=20))
+    at = BEGIN + timedelta(hours=1)
+    layout, keys = repository.layout, repository.keys
+    rotate(layout, role, keys, tmp_path / "new", passphrase=None, now=at)
+    assert repository.plans().issued_s == at.timestamp()
+    assert repository.plans().plans[0].sequence == 1
+
+
+def test_new_online_keys_need_no_key_of_plans_that_are_dated_after_now(tmp_path: Path) -> None:
+    repository = new_repository(tmp_path, at=BEGIN)
+    repository.add_bundle(at=BEGIN)
+    ahead = BEGIN + timedelta(days=20)
+    repository.set_plan(at=ahead)
+    for path in repository.keys_folder.rglob("*rollouts*"):
+        path.unlink()
+    at = BEGIN + timedelta(hours=1)
+    rotate(
+        repository.layout, "timestamp", repository.keys, tmp_path / "new", passphrase=None, now=at
+    )
+    assert repository.plans().issued_s == ahead.timestamp()
+
+
 def test_refresh_warns_of_what_needs_an_offline_key_and_uses_it_if_it_is_there(
     tmp_path: Path,
 ) -> None:
