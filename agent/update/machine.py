@@ -279,7 +279,8 @@ class UpdateMachine:
         pause_s = self._poll_s if outcome.pause_s is None else outcome.pause_s
         return max(0.0, min(pause_s, limit_s - self._watches.used_s(present), HOLD_S))
 
-    def _advance(self, update: Update, outcome: Advance) -> None:
+    def _advance(self, update: Update, outcome: Advance) -> bool:
+        """Store what follows, and report it; whether the report was taken."""
         now_s = self._means.now_s()
         state = next_state(update.state, outcome.event)
         newer = dataclasses.replace(
@@ -319,7 +320,7 @@ class UpdateMachine:
             self._watches.forget(newer)
             with contextlib.suppress(StateError):
                 self._means.downloads.forget(newer)
-        self._report(newer)
+        return self._report(newer)
 
     def _wait(self, update: Update, outcome: Wait) -> None:
         phase = update.phase if outcome.phase is None else outcome.phase
@@ -350,6 +351,12 @@ class UpdateMachine:
             standing = self._means.device.standing(update.model)
         except RuntimeAwayError:
             _log.info("the runtime is away: the report of update %d has no digest", update.id)
+        if standing is not None and update.state == State.SUCCEEDED:
+            # A person, or the runtime itself, may have been faster than the report.
+            outcome = fallen_back(update, standing)
+            newest = {each.id for each in self._updates.latest_in(State.SUCCEEDED)}
+            if outcome is not None and update.id in newest:
+                return self._advance(update, outcome)
         try:
             passed("agent.update.report")
             self._reports.job(status_of(update, standing, self._means.now_s()))

@@ -32,6 +32,22 @@ def test_a_report_that_the_disk_does_not_take_is_made_later(world: World) -> Non
     assert world.updates.unreported() == []
 
 
+def test_a_success_that_a_person_undid_before_it_could_be_told_is_not_told_as_one(
+    world: World,
+) -> None:
+    while world.ends() != [("install", 2, "succeeded", "")]:
+        world.outbox.raises = [StateError("full")] * 9
+        world.round()
+    world.outbox.raises.clear()
+    world.runtime.end("rolled-back", "operator", active=1)
+    world.runtime.change(previous=None, override="rollback")
+    world.rounds(3)
+    assert "succeeded" not in {step for _, _, step, *_ in world.told()}
+    assert world.ends() == [("install", 2, "fell-back", "operator")]
+    assert world.told()[-1][2] == "fell-back"
+    assert world.updates.unreported() == []
+
+
 def test_what_a_device_must_not_take_is_rejected_once(world: World) -> None:
     world.facts = {"agent_version": ""}
     world.runtime.change(active=3)
