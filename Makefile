@@ -37,7 +37,7 @@ bench: $(VENV)/dev.stamp  ## Measure against in-process runs and FastAPI; writes
 soak: $(VENV)/dev.stamp  ## Long runs: load, swaps and bad clients for SOAK_S seconds (default 600)
 	$(BIN)/python -m pytest tests/soak -m soak --timeout=0 -s
 	EVERY_ROW=1 $(BIN)/python -m pytest --timeout=0 -k "kill or http_faults or store_faults or \
-		agent_attacks or active_away" tests/unit/agent tests/unit/edge_runtime/store \
+		agent_attacks or active_away or memory_stays_flat" tests/unit/agent tests/unit/edge_runtime/store \
 		tests/integration
 
 docs: $(VENV)/dev.stamp  ## Regenerate the generated documents

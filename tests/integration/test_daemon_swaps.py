@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.daemons import daemon, eventually
+from tests.every_row import every
 from tests.models import add_constant, save, value
 from tests.weighty import (
     MIB,
@@ -101,13 +102,13 @@ def test_the_old_version_answers_again_when_its_successor_cannot_be_loaded(
 
 
 @pytest.mark.timeout(240)
-def test_memory_stays_flat_over_200_reloads_that_have_no_room_for_both(
+def test_memory_stays_flat_over_many_reloads_that_have_no_room_for_both(
     tmp_path: Path, sizes: Sizes
 ) -> None:
     with lazy(tmp_path, {"m": 0.0}, sizes.own + int(1.5 * sizes.model), "") as running:
         other = weighty(tmp_path / "other.onnx", 1.0)
         held = []
-        for number in range(200):
+        for number in range(200 // every(2)):
             names = tmp_path / "m.onnx", tmp_path / "aside.onnx", other
             names[0].rename(names[1])
             names[2].rename(names[0])

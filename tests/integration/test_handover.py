@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,7 +172,9 @@ def test_a_daemon_that_dies_while_it_copies_takes_the_same_again(tmp_path: Path)
     seed = add_constant(tmp_path / "seed.onnx", 1.0, note="seed")
     whole = mixed(tmp_path / "whole")
     sent = brought(whole, tmp_path / "sent", "model.onnx", "golden.npz")
-    with Device(tmp_path, seed=seed, failpoints="store.renamed=kill") as device:
+    # Nobody asks anything, so that steps last as long as they may.
+    steps: dict[str, Any] = {"shadow_s": 0.0, "canary_s": 0.5}
+    with Device(tmp_path, seed=seed, failpoints="store.renamed=kill", **steps) as device:
         request = {"op": "stage", "rollout": "r"}
         folder = os.open(sent, os.O_RDONLY)
         assert ask(device.daemon.folder / "handover.sock", request, folder) == {}

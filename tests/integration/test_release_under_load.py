@@ -153,10 +153,8 @@ def test_a_split_stays_over_a_restart_with_its_shares_its_keys_and_its_counts(
     tmp_path: Path,
 ) -> None:
     seed = add_constant(tmp_path / "seed.onnx", 1.0, note="seed")
-    with Device(tmp_path, seed=seed) as on:
+    with Device(tmp_path, seed=seed, shadow_s=0.0, canary_s=0.5) as on:
         on.stage(bundle(tmp_path / "v2"))
-        on.reach(2, "staged", "shadowing", "canary")
-        on.order("promote")
         assert on.ended(2).state == "committed"
         order = {"weights": {"1": 70, "2": 30}, "reason": "which one sells more"}
         assert on.post(f"/admin/models/{MODEL}/traffic", order).status == 200
