@@ -27,8 +27,8 @@ from agent.progressing import Check, Progressing
 from agent.settings.device import Repository as RepositorySettings
 from agent.troubles import Troubles
 from agent.trust.complaints import Complaints
+from agent.trust.refreshable import Refreshable
 from agent.trust.repository import Repository
-from agent.trust.source import Source
 from agent.update.machine import UpdateMachine
 
 _log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class _Wishes:
     announced: bytes | None = None
     announced_at: float = 0.0
     check: bool = False
-    source: Source | None = None
+    source: Refreshable | None = None
     decide: bool = False
     stop: bool = False
 
@@ -163,7 +163,7 @@ class Updating:
         """
         return self._awaited(lambda: self.shown.check, self.ring, timeout_s)
 
-    def take(self, source: Source, timeout_s: float) -> Check:
+    def take(self, source: Refreshable, timeout_s: float) -> Check:
         """Take what came in another way, and wait for what that brings.
 
         A refusal says nothing of the repository: it is not complained of, and looked at as before.
@@ -283,7 +283,7 @@ class Updating:
             self._decide_due_s = time.monotonic()  # something came to its end
         self._work_due_s = None if pause_s is None else time.monotonic() + pause_s
 
-    def _take(self, source: Source) -> None:
+    def _take(self, source: Refreshable) -> None:
         taken = Check(number=self._taken.number + 1, at_s=self._wall_s())
         try:
             with contextlib.nullcontext() if self._looking is None else self._looking.lock:

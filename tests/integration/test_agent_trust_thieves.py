@@ -172,9 +172,8 @@ def test_a_date_after_what_offline_keys_signed_moves_no_clock(
         assert device.repository.is_fresh()
 
 
-def test_a_rotation_that_signs_a_thief_s_plans_again_does_not_carry_the_clock_away_anew(
-    device: Device, repository: TufRepository
-) -> None:
+def carried_ahead(device: Device, repository: TufRepository) -> None:
+    """Have a thief of the online keys carry the time of a device without a clock ahead."""
     device.hands.synchronised = False
     device.restart()
     for role in ("rollouts", "snapshot", "timestamp"):
@@ -182,6 +181,12 @@ def test_a_rotation_that_signs_a_thief_s_plans_again_does_not_carry_the_clock_aw
     repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 29 * DAY_S)
     repository.publish("rollouts")
     device.repository.refresh()
+
+
+def test_a_rotation_that_signs_a_thief_s_plans_again_does_not_carry_the_clock_away_anew(
+    device: Device, repository: TufRepository
+) -> None:
+    carried_ahead(device, repository)
     for role in ("timestamp", "snapshot"):
         repository.rotate(role)
     for role in ("rollouts", "snapshot", "timestamp"):
@@ -195,13 +200,7 @@ def test_a_rotation_that_signs_a_thief_s_plans_again_does_not_carry_the_clock_aw
 def test_a_look_that_keeps_nothing_believes_new_keys_wherever_replaced_ones_carried_the_time(
     device: Device, repository: TufRepository
 ) -> None:
-    device.hands.synchronised = False
-    device.restart()
-    for role in ("rollouts", "snapshot", "timestamp"):
-        repository.signed[role].expires = repository.in_days(10_000)
-    repository.set_plans(plan("digits", 1, sequence=2), issued_s=repository.now_s + 29 * DAY_S)
-    repository.publish("rollouts")
-    device.repository.refresh()
+    carried_ahead(device, repository)
     for role in ("rollouts", "snapshot", "timestamp"):
         repository.signed[role].expires = repository.in_days(7)
     repository.set_plans(plan("digits", 2))

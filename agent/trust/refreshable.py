@@ -5,7 +5,7 @@ from typing import Protocol
 from agent.trust.repository import Refreshed
 
 
-class Source(Protocol):
+class Refreshable(Protocol):
     """Believes what is new somewhere, if it can be believed; see ``Repository.refresh``."""
 
     def refresh(self, announced: bytes | None = None) -> Refreshed:
