@@ -7,9 +7,10 @@ the journal changes when the file begins anew.
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Self
+from urllib.parse import quote
 
 from edge_runtime.errors import ArtifactError, StorageError
 from edge_runtime.observation.journal_record import Facts
@@ -19,10 +20,11 @@ FILE_MODE: Final = 0o600
 BUSY_S: Final = 5.0
 ROW_BYTES: Final = 160
 """What a row takes besides its record."""
+_UNFINISHED: Final = ".new"
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS journal (name TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS predictions (
+CREATE TABLE journal (name TEXT NOT NULL);
+CREATE TABLE predictions (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     model TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -32,7 +34,7 @@ CREATE TABLE IF NOT EXISTS predictions (
     is_encrypted INTEGER NOT NULL,
     record BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS by_model ON predictions (model, number);
+CREATE INDEX by_model ON predictions (model, number);
 """
 _COLUMNS: Final = "number, model, version, digest, at_ms, reason, is_encrypted, record"
 
@@ -86,44 +88,69 @@ class JournalFile:
         self.name = str(row[0])
 
     @classmethod
+    def create(cls, path: Path) -> Self:
+        """Begin a journal, and open it.
+
+        The file gets its name when it is whole: turning one into a write-ahead log while another
+        connection opens it fails now and then ("database is locked", "disk I/O error").
+
+        Args:
+            path: Where it is to be; what is there is replaced. Only one may create at a time.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        try:
+            for file in _with_sides(unfinished):
+                file.unlink(missing_ok=True)
+            unfinished.touch(FILE_MODE)
+            with closing(_connected(unfinished)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.executescript(_SCHEMA)
+                connection.execute("INSERT INTO journal VALUES (?)", (uuid.uuid4().hex,))
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for file in _with_sides(path)[1:]:
+                file.unlink(missing_ok=True)
+            unfinished.replace(path)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"cannot begin the journal {path}: {_said(error)}") from error
+        return cls.open(path)
+
+    @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the file, and make it if it is missing.
+        """Open a journal that is there.
+
+        Never opens the file in another way than by SQLite: closing such a second descriptor would
+        drop the locks of every connection in this process (POSIX, ``fcntl``).
 
         Raises:
             StorageError: The disk refuses.
             ArtifactError: The file is damaged, or a newer program's.
         """
         try:
-            path.touch(FILE_MODE)
-            connection = sqlite3.connect(
-                path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"cannot open the journal {path}: {error}") from error
+            connection = _connected(path)
+        except sqlite3.Error as error:
+            raise StorageError(f"cannot open the journal {path}: {_said(error)}") from error
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise ArtifactError(  # noqa: TRY301 - closes the file first
                     f"the journal {path} was written by a newer program (schema {version})"
                 )
-            connection.execute("PRAGMA journal_mode = WAL")
+            if version == 0:
+                raise ArtifactError(f"the journal {path} was never finished")  # noqa: TRY301
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
-            connection.execute(
-                "INSERT INTO journal SELECT ? WHERE NOT EXISTS (SELECT 1 FROM journal)",
-                (uuid.uuid4().hex,),
-            )
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            return cls(connection, path)
         except sqlite3.OperationalError as error:
             connection.close()
-            raise StorageError(f"cannot open the journal {path}: {error}") from error
+            raise StorageError(f"cannot open the journal {path}: {_said(error)}") from error
         except sqlite3.DatabaseError as error:
             connection.close()
             raise ArtifactError(f"the journal {path} is damaged: {error}") from error
         except BaseException:
             connection.close()
             raise
-        return cls(connection, path)
 
     def append(self, rows: Iterable[tuple[Facts, bool, bytes]]) -> None:
         """Keep rows, all or none; they may be lost with the power.
@@ -250,4 +277,27 @@ class JournalFile:
         try:
             yield
         except sqlite3.Error as error:
-            raise StorageError(f"cannot {verb} the journal {self._path}: {error}") from error
+            said = _said(error)
+            raise StorageError(f"cannot {verb} the journal {self._path}: {said}") from error
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    """Connect to a file that is there."""
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode=rw",
+        uri=True,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def _with_sides(path: Path) -> list[Path]:
+    """Give the file, and those that SQLite keeps beside it."""
+    return [path, *(path.with_name(path.name + side) for side in ("-wal", "-shm"))]
+
+
+def _said(error: OSError | sqlite3.Error) -> str:
+    """Give an error's words, with SQLite's name for it: one sentence stands for thirty errors."""
+    name = getattr(error, "sqlite_errorname", None)
+    return f"{error} ({name})" if name else str(error)

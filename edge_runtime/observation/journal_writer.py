@@ -150,15 +150,14 @@ class JournalWriter:
             _log.warning("predictions are not kept for %g s: %s", PAUSE_S, error.message)
 
     def _opened(self) -> JournalFile:
-        try:
-            return JournalFile.open(self._path)
-        except ArtifactError as error:
-            aside = self._path.with_name(self._path.name + _ASIDE)
-            _log.error("%s; it is set aside as %s", error.message, aside.name)
-            self._path.replace(aside)
-            for side in ("-wal", "-shm"):
-                self._path.with_name(self._path.name + side).unlink(missing_ok=True)
-            return JournalFile.open(self._path)
+        if self._path.exists():
+            try:
+                return JournalFile.open(self._path)
+            except ArtifactError as error:
+                aside = self._path.with_name(self._path.name + _ASIDE)
+                _log.error("%s; it is set aside as %s", error.message, aside.name)
+                self._path.replace(aside)
+        return JournalFile.create(self._path)
 
     def _row(self, entry: Entry) -> tuple[Facts, bool, bytes] | None:
         inputs, outputs = entry.inputs, entry.outputs
