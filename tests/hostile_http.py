@@ -96,7 +96,7 @@ class HostileServer:
         url: ``http://127.0.0.1:PORT`` or ``https://localhost:PORT``, without a slash at the end.
         requests: Every request, in order.
         connections: How many connections were accepted.
-        sent_bytes: Body bytes that were written, by path.
+        sent_bytes: Body bytes that were written or are being written, by path.
     """
 
     def __init__(self, folder: Path, tls: tuple[Path, Path] | None) -> None:
@@ -306,8 +306,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, path: str, data: bytes) -> None:
         for begin in range(0, len(data), PIECE_BYTES):
             piece = data[begin : begin + PIECE_BYTES]
-            self.wfile.write(piece)
+            # Before it goes: who has read it all may look at the count.
             self.server.owner.note_sent(path, len(piece))
+            self.wfile.write(piece)
 
     def _body(self, path: str, part: bytes, fault: Fault | None) -> None:
         if fault is None or fault.kind in {"wrong_range", "ignore_range"}:

@@ -6,6 +6,8 @@ settings are fast: a release takes seconds, not hours.
 
 import contextlib
 import hashlib
+import http.client
+import itertools
 import json
 import signal
 import threading
@@ -304,6 +306,18 @@ class Device:
         code = self.daemon.process.wait(within_s)
         self.is_up.clear()
         assert code == -signal.SIGKILL, self.daemon.log()
+
+    def asked_to_death(self, within_s: float = STEP_S) -> int:
+        """Ask different things until the daemon dies of one; give how it ended."""
+        counts = itertools.count()
+
+        def died() -> bool:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                self.ask(next(counts))
+            return self.daemon.process.poll() is not None
+
+        eventually(died, "the daemon's death", within_s)
+        return int(self.daemon.process.returncode)
 
     def restart(
         self, sign: signal.Signals = signal.SIGTERM, *, failpoints: str = "", serves: bool = True
