@@ -44,7 +44,7 @@ _RANKS: Final = {
 }
 _ENDS: Final = {UPDATED: "succeeded", ROTATED: "succeeded", ABORTED: "canceled"}
 _ENOUGH: Final = 20
-_HAPPENS_S: Final = 30.0
+_HAPPENS_S: Final = 60.0
 _NUDGE_S: Final = 5.0
 _ROWS: Final = 170_000
 """Of the table in each model: large enough to be cut into chunks."""

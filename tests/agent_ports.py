@@ -172,7 +172,7 @@ class Files:
     def fetch(self, update: Update, cancelled: threading.Event) -> None:
         self.begun.set()
         if self.waits:
-            assert cancelled.wait(30)
+            assert cancelled.wait(60.0)
         if cancelled.is_set():
             raise StoppedError("it was asked to")
         if self.raises:

@@ -33,7 +33,7 @@ from tests.repositories import TestRepository, new_repository, served
 COMMAND: Final = str(Path(sys.executable).with_name("edge-agent"))
 NAME: Final = "till-7"
 FLEET: Final = "shop"
-STORY_S: Final = 50.0
+STORY_S: Final = 150.0
 """Time within which a story must come to its next turn."""
 
 
@@ -129,7 +129,7 @@ class AgentProcess:
             [COMMAND, "run", "--config", str(self.config)], env=environment, stderr=self._log
         )
 
-    def stop(self, sign: signal.Signals = signal.SIGTERM, within_s: float = 30.0) -> int | None:
+    def stop(self, sign: signal.Signals = signal.SIGTERM, within_s: float = 60.0) -> int | None:
         """End it."""
         if self.process is None:
             return None

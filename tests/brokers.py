@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.daemons import eventually
 
 HOST = "127.0.0.1"
-STOP_S = 10.0
+STOP_S = 60.0
 
 
 def program() -> str:

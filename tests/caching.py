@@ -31,7 +31,7 @@ CPU = CpuFacts("x86_64", frozenset({"avx2", "fma"}), vnni=False, description="a 
 NOW_S = 1_800_000_000.0
 POLICY = Policy(ttl_s=60, stale_s=40, max_bytes=10**9)
 RUN_NS = 10_000_000_000  # of a model that is slower than any disk
-SETTLE_S = 20.0
+SETTLE_S = 60.0
 POLL_S = 0.0005
 RAM_ONLY = Cache(disk_bytes=0)
 DISK_ONLY = Cache(ram_bytes=0)

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-START_S = 20.0
-STOP_S = 20.0
+START_S = 60.0
+STOP_S = 60.0
 POLL_S = 0.01
 COMMAND = str(Path(sys.executable).with_name("edge-runtime"))
 
 
-def eventually(condition: Callable[[], bool], what: str, within_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
     """Wait for a condition, or fail saying what did not happen."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -36,7 +36,7 @@ def eventually(condition: Callable[[], bool], what: str, within_s: float = 10.0)
 class UnixConnection(http.client.HTTPConnection):
     """The standard library's client over a Unix socket."""
 
-    def __init__(self, path: Path, timeout: float = 10.0) -> None:
+    def __init__(self, path: Path, timeout: float = 60.0) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
@@ -148,11 +148,11 @@ class Daemon:
         assert found is not None, self.log()
         return int(found[1])
 
-    def tcp(self, timeout: float = 10.0) -> socket.socket:
+    def tcp(self, timeout: float = 60.0) -> socket.socket:
         """Open a raw connection over TCP (``--http 127.0.0.1:0``)."""
         return socket.create_connection(("127.0.0.1", self.http_port()), timeout)
 
-    def connect(self, timeout: float = 10.0) -> socket.socket:
+    def connect(self, timeout: float = 60.0) -> socket.socket:
         """Open a raw connection to the data socket."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout)

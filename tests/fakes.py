@@ -17,7 +17,7 @@ from edge_runtime.routing import LoadedVersion
 from edge_runtime.run_cost import RunCost
 from edge_runtime.tensors import VARIABLE, Array, Signature, TensorSpec
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 VARIANT = Variant("as-is", "model.onnx")
 Act = Callable[[], None]
 

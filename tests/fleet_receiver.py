@@ -96,7 +96,7 @@ class Receiver:
 
     def __enter__(self) -> Self:
         self.client.loop_start()
-        assert self._subscribed.wait(10.0)
+        assert self._subscribed.wait(60.0)
         return self
 
     def __exit__(self, *_: object) -> None:

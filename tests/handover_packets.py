@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 ANSWER_BYTES = 1 << 17
 
 

@@ -58,7 +58,7 @@ class ScriptedBroker:
 
     def _answer(self, sock: socket.socket) -> None:
         with sock, contextlib.suppress(OSError):
-            sock.settimeout(20.0)
+            sock.settimeout(60.0)
             connect = sock.recv(65_536)
             level = connect[connect.index(b"MQTT") + 4] if b"MQTT" in connect else 0
             self.levels.append(level)

@@ -16,7 +16,7 @@ from tests.fleet_receiver import Receiver
 from tests.linked_device import LinkedDevice, local
 
 RUN_S_MAX = 0.6
-START_S = 20.0
+START_S = 60.0
 
 
 @dataclass

@@ -16,7 +16,7 @@ IMAGES = ROOT / "examples" / "digits" / "test.npz"
 
 
 def quantize(
-    *arguments: object, cwd: Path, timeout_s: float = 50
+    *arguments: object, cwd: Path, timeout_s: float = 150
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [COMMAND, *map(str, arguments)],

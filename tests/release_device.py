@@ -45,14 +45,14 @@ from tests.release_traffic import Ask, Asked, Traffic, ask_json
 from tests.signing import signed
 
 MODEL: Final = "m"
-STEP_S: Final = 40.0
+STEP_S: Final = 120.0
 """Time within which a release must come to the next state that a test waits for."""
 EASY: Final = Comparison(agreement_floor=0.5, latency_ratio_max=1000.0)
 """What eight blocks can prove, with times that a busy machine cannot spoil."""
 FAST: Final[Mapping[str, Any]] = {
     "block_s": 0.05,
     "blocks_min": 4,
-    "shadow_s": 20.0,
+    "shadow_s": 60.0,
     "shadow_cpu_share": 1.0,
     "canary_s": 5.0,
     "probation_s": 0.4,

@@ -15,7 +15,7 @@ from tests.fakes import lane as fresh_lane
 LIMIT_NS = 500_000
 QUEUE_DEPTH = 3
 CLOSE_S = 10.0
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 @dataclass

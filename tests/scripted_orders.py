@@ -29,7 +29,7 @@ from edge_runtime.protocol.handover_schemas import Needs
 from edge_runtime.settings import Limits
 from tests.fakes import FakeLoader
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 OPERATOR = replace(NOBODY, uid=1000, gid=100, groups=frozenset({100}))
 
 

@@ -19,7 +19,7 @@ from edge_runtime.callers import Callers
 from edge_runtime.listeners import Listeners, bind_unix
 from tests.scripted_orders import ScriptedOrders, handlers_of
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 SHA = "0" * 64
 ME = os.getuid()
 OTHER = Callers(frozenset({ME + 1}), frozenset())

@@ -139,7 +139,7 @@ def piped(path: Path, *, over_socket: bool = False) -> Iterator[int]:
         yield reader
     finally:
         os.close(reader)
-        thread.join(10)
+        thread.join(60.0)
         assert not thread.is_alive()
 
 

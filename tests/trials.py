@@ -154,7 +154,7 @@ def feeds(*numbers: float) -> dict[str, Array]:
     return {"x": np.array([numbers], np.float32)}
 
 
-async def until(condition: Callable[[], bool], within_s: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait for a condition on the loop, which goes on; fail if it does not come true."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - of another process: nobody tells

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Tunnel:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agent.errors import AgentError, BudgetError, TrustError
     from agent.update.machine import UpdateMachine
 
-WITHIN_S = 20.0
+WITHIN_S = 60.0
 
 
 class Source:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 CLIENTS: Final = Path(__file__).parent / "clients"
-RUN_S: Final = 50.0
+RUN_S: Final = 60.0
 
 Results = Mapping[str, str | None]
 

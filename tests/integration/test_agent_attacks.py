@@ -25,7 +25,7 @@ from tests.release_device import MODEL
 from tests.trusting import path_of
 from tests.tuf_attacks import TufRepository, plan, signer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 HURRY = "metadata_s = 1.5\nread_s = 1.0"
 

@@ -282,7 +282,7 @@ def _calls_off(server: HostileServer, device: Device, file: SignedFile) -> None:
     thread.start()
     eventually(lambda: bool(server.requests), "the first request")
     device.cancelled.set()
-    thread.join(20)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert len(errors) == 1
 

@@ -32,7 +32,7 @@ class Client:
     def run(self, *arguments: str) -> int:
         """Run one command."""
         command = [sys.executable, "-m", "agent.trust.conformance"]
-        return subprocess.run([*command, *arguments], check=False, timeout=50).returncode
+        return subprocess.run([*command, *arguments], check=False, timeout=60).returncode
 
     def init(self, root: Path) -> int:
         """Begin with a root."""

@@ -221,7 +221,7 @@ def test_another_thread_can_end_an_answer(server: HostileServer) -> None:
     thread.start()
     eventually(lambda: http.received_bytes > 1000, "the first bytes")
     http.abort()
-    thread.join(10)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert len(caught) == 1
     http.close()

@@ -27,7 +27,7 @@ from tests.web_certificates import Authority
 pytestmark = pytest.mark.integration
 
 WHOLE_S = 0.6
-ENOUGH_S = 20.0
+ENOUGH_S = 60.0
 
 
 @pytest.fixture(scope="module")

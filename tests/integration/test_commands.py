@@ -22,7 +22,7 @@ from tests.scripted_server import Caller, answering, scripted_server
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 TEST_SET = DIGITS / "test.npz"
 BENCH_NUMBERS = ("mean", "std", "min", "p50", "p90", "p99", "max")
 

@@ -13,7 +13,7 @@ from tests.models import identity
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 def _run(

@@ -64,9 +64,9 @@ def test_example_of_the_documents_works_with_curl(served: Daemon) -> None:
         pytest.skip("there is no curl here")
     url = f"http://127.0.0.1:{served.http_port()}/v1/models/half_plus_three"
     command = [curl, "-sS", "-d", '{"instances": [1.0,2.0,5.0]}', "-X", "POST", f"{url}:predict"]
-    said = subprocess.run(command, check=True, capture_output=True, timeout=20)
+    said = subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert json.loads(said.stdout) == {"predictions": [3.5, 4.0, 5.5]}
-    said = subprocess.run([curl, "-sS", url], check=True, capture_output=True, timeout=20)
+    said = subprocess.run([curl, "-sS", url], check=True, capture_output=True, timeout=60)
     assert json.loads(said.stdout)["model_version_status"][0]["version"] == "123"
 
 

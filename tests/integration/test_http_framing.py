@@ -270,7 +270,7 @@ def test_the_wish_to_upgrade_does_not_undo_the_wish_to_close(wire: Wire) -> None
 def test_curl_that_wishes_for_http_2_is_answered(daemon: Daemon) -> None:
     url = "http://localhost/v2/models/m/infer"
     command = ["curl", "--http2", "-sS", "--unix-socket", str(daemon.socket), "-d", "@-", url]
-    done = subprocess.run(command, input=BODY, capture_output=True, check=True, timeout=10)
+    done = subprocess.run(command, input=BODY, capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)["outputs"][0]["data"] == [1.5, -2.0]
 
 

@@ -167,7 +167,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
             "some candidates were tried",
         )
         process.send_signal(end)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     if end is signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:

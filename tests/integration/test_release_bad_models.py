@@ -21,7 +21,7 @@ from tests.release_device import Device, bundle, device
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 60.0
+WAIT_S = 150.0
 MIB = 2**20
 _versions = count(2)
 MUCH = {"comparison": Comparison(agreement_floor=0.9, latency_ratio_max=1000.0)}
@@ -148,7 +148,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     with device(
         tmp_path_factory.mktemp("device"),
         more="[batching]\nenabled = false",
-        shadow_s=8.0,
+        shadow_s=60.0,
         trial_memory_bytes=600 * MIB,
         self_test_s=30.0,
         self_test_cpu_s=5.0,
@@ -159,7 +159,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
 @pytest.fixture(scope="module")
 def blind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     """A device without a shadow."""
-    with device(tmp_path_factory.mktemp("blind"), shadow_s=0.0, canary_s=6.0) as running:
+    with device(tmp_path_factory.mktemp("blind"), shadow_s=0.0, canary_s=60.0) as running:
         yield running
 
 

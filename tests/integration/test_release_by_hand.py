@@ -18,7 +18,7 @@ from tests.release_device import MODEL, Device, bundle, seeded_device
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 50.0
+WAIT_S = 150.0
 ME = os.getuid()
 CHANGES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/v2/repository/models/m/load", {}),

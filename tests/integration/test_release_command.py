@@ -29,7 +29,7 @@ from tests.scripted_server import scripted_server
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 NOW_S = 1_700_000_000.0
 
 

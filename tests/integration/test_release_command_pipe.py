@@ -12,7 +12,7 @@ from tests.scripted_orders import AdminSocket, ScriptedOrders, admin_socket, sta
 
 pytestmark = pytest.mark.integration
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def predictions(running: Daemon, count: int) -> list[dict[str, Any]]:
 def ended(running: Daemon) -> str:
     """Stop a daemon, and give its whole log."""
     running.process.send_signal(signal.SIGTERM)
-    running.process.wait(20)
+    running.process.wait(60.0)
     return running.log()
 
 
@@ -272,7 +272,7 @@ def test_a_log_that_nobody_reads_holds_nothing_up(
         assert client.infer("same", {"x": np.zeros((1, 2), np.float32)})["y"].shape == (1, 2)
         assert client.ready()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60.0) == 0
 
 
 def test_what_waits_is_written_at_the_end_where_somebody_reads_again(
@@ -286,7 +286,7 @@ def test_what_waits_is_written_at_the_end_where_somebody_reads_again(
             text = threads.submit(_until, held, b"edge_runtime.daemon: stopped\n")
             process.send_signal(signal.SIGTERM)
             lines = text.result(20).decode().splitlines()
-        assert process.wait(20) == 0
+        assert process.wait(60.0) == 0
     assert all(" edge_runtime." in line for line in lines)
     assert any("records left out" in line and "queue" in line for line in lines)
 

@@ -120,7 +120,7 @@ class Terminal:
 
     def ended(self) -> int:
         """Wait for the end and give the exit code."""
-        code = self.process.wait(20)
+        code = self.process.wait(60.0)
         self.read()
         return code
 
@@ -141,7 +141,7 @@ def top(*arguments: str, at: Daemon, **more: Any) -> "subprocess.CompletedProces
         [COMMAND, "top", "--socket", str(at.socket), *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
         **more,
     )
@@ -192,7 +192,7 @@ def test_without_a_terminal_one_object_follows_the_other(digits: Daemon) -> None
         times = [json.loads(process.stdout.readline())["time"] for _ in range(3)]
         process.send_signal(signal.SIGINT)
         process.stdout.read()
-        assert process.wait(20) == 130
+        assert process.wait(60.0) == 130
         assert not process.stderr.read()
     assert times == sorted(times)
     assert len(set(times)) == 3
@@ -201,7 +201,7 @@ def test_without_a_terminal_one_object_follows_the_other(digits: Daemon) -> None
 def test_a_reader_that_leaves_ends_it_quietly(digits: Daemon) -> None:
     command = f"{COMMAND} top --socket {digits.socket} -n 0.05 --json | head -n 1"
     done = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, timeout=30, check=True
+        ["sh", "-c", command], capture_output=True, text=True, timeout=60, check=True
     )
     assert len(done.stdout.splitlines()) == 1
     assert not done.stderr
@@ -212,7 +212,7 @@ def test_nobody_there_at_the_start_exits_1(digits: Daemon) -> None:
         [COMMAND, "top", "--socket", "/nowhere/r.sock"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 1
@@ -287,7 +287,7 @@ def test_it_survives_a_restart_of_the_daemon() -> None:
         with Terminal(running) as terminal:
             terminal.shows("digits")
             running.process.send_signal(signal.SIGTERM)
-            running.process.wait(20)
+            running.process.wait(60.0)
             terminal.shows("not reachable, trying again")
             command = [COMMAND, "serve", MODEL, "--socket", str(running.socket)]
             state = ["--state-dir", str(running.folder / "state")]

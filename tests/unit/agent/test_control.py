@@ -13,7 +13,7 @@ import pytest
 from agent.control import QUESTION_BYTES_MAX, Control, Question, ask
 from agent.errors import AgentError, ConfigError, RuntimeAwayError
 
-ANSWER_S = 20.0
+ANSWER_S = 60.0
 
 
 def _fails(_model: str) -> str:

@@ -14,7 +14,7 @@ from agent.errors import RuntimeAwayError, RuntimeRefusedError
 from agent.runtime_client.handover import Handover
 from tests.handover_packets import closed, count_of, memory
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 SHA = "0" * 64
 ANSWER = 1 << 16
 

@@ -162,9 +162,9 @@ def test_a_newer_plan_stops_a_download_at_once(world: World) -> None:
     world.files.waits = True
     thread = threading.Thread(target=world.machine.work)
     thread.start()
-    assert world.files.begun.wait(30)
+    assert world.files.begun.wait(60.0)
     world.machine.interrupt()
-    thread.join(30)
+    thread.join(60.0)
     assert not thread.is_alive()
     assert world.newest().state == State.DOWNLOADING
     world.files.waits = False

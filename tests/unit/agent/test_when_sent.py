@@ -129,7 +129,7 @@ def test_an_upload_to_a_slow_receiver_is_called_off_at_a_stop(
         eventually(lambda: bool(slow.paths()), "the request")
         ended.set()
         journal.call_off()
-        thread.join(20.0)  # it would wait for two minutes
+        thread.join(60.0)  # it would wait for two minutes
         assert not thread.is_alive()
     assert caplog.text == ""
 

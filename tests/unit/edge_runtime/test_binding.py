@@ -21,7 +21,7 @@ from edge_runtime.access import UnixAddress
 from edge_runtime.errors import SocketError
 from edge_runtime.listeners import bind_unix
 
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 60.0
 
 # Binds when told to, says what came of it, and serves until it is killed.
 CHILD: Final = """

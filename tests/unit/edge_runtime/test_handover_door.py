@@ -14,7 +14,7 @@ from edge_runtime.protocol.handover_schemas import PACKET_BYTES_MAX, NeededFile,
 from tests.handover_packets import answered, ask, closed, connected, memory, refused, send
 from tests.served_handover import ME, MINE, OTHER, SHA, Served, on_each_loop, served_on
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 served = on_each_loop(served_on)
 
 

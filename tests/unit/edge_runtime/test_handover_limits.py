@@ -14,7 +14,7 @@ from tests.daemons import eventually
 from tests.handover_packets import answered, ask, closed, connected, count_of, memory, refused, send
 from tests.served_handover import SHA, Served, on_each_loop, served_on
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 served = on_each_loop(served_on)
 
 

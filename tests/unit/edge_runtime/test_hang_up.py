@@ -15,7 +15,7 @@ from edge_runtime.metrics import ServerStatistics
 from edge_runtime.settings import Limits
 from tests.wire import Wire, infer
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 INFER = infer("m", [[1.0, 2.0]])
 
 

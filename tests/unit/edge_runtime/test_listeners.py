@@ -15,7 +15,7 @@ import uvloop
 from edge_runtime.errors import SocketError
 from edge_runtime.listeners import BACKLOG, Listeners, bind_tcp, bind_unix
 
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 60.0
 LOOPS: Final = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 Run = Callable[[Coroutine[object, object, None]], None]

@@ -20,7 +20,7 @@ from edge_runtime.locations import (
     temporary_directory,
 )
 
-DEADLINE_S: Final = 10.0
+DEADLINE_S: Final = 60.0
 UID: Final = os.getuid()
 
 

@@ -22,7 +22,7 @@ from edge_runtime.settings import Log
 
 TEXT = formatter(Log(), in_journal=False)
 JSON = formatter(Log(format="json"), in_journal=False)
-WAIT_S = 10.0
+WAIT_S = 60.0
 LARGE = 2**20  # more than a pipe holds
 LOGGER = "edge_runtime.test_logs"
 ANYTHING = st.text(st.characters(codec="utf-8"), max_size=30)

@@ -24,7 +24,7 @@ from tests.scripted_orders import AdminClient, shown, standing, told
 
 pytestmark = pytest.mark.asyncio
 
-WAIT_S = 10.0
+WAIT_S = 60.0
 VERBS = ("promote", "rollback", "revert", "abort", "hold", "clear")
 
 

@@ -132,7 +132,7 @@ def listener(request: pytest.FixtureRequest, folder: Path) -> Iterator[tuple[soc
         else:
             sock.bind("")  # the kernel chooses a name
             name = "@" + sock.getsockname()[1:].decode()
-        sock.settimeout(10)
+        sock.settimeout(60.0)
         yield sock, name
 
 

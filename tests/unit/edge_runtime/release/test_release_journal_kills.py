@@ -34,7 +34,7 @@ def writer(path: Path, *options: str, failpoints: str = "") -> subprocess.Popen[
 def run(path: Path, *options: str, failpoints: str = "") -> tuple[list[str], int]:
     """Let it write until it ends; what it said, and how it ended."""
     with writer(path, *options, failpoints=failpoints) as child:
-        output, errors = child.communicate(timeout=50)
+        output, errors = child.communicate(timeout=60)
     assert "Traceback" not in errors, errors
     return output.splitlines(), child.returncode
 

@@ -285,7 +285,7 @@ class _Waiting:
     def contents(self, wanted: Collection[str]) -> Iterator[tuple[str, Iterable[bytes]]]:
         """Wait, then give them."""
         self.asked.set()
-        assert self.go.wait(10)
+        assert self.go.wait(60.0)
         yield from self._source.contents(wanted)
 
     def __enter__(self) -> Self:
@@ -304,7 +304,7 @@ def test_an_installation_that_hangs_holds_up_nothing_and_is_not_swept_away(tmp_p
         target=lambda: done.append(store.install(source, check=accept)), daemon=True
     )
     slow.start()
-    assert source.asked.wait(10)
+    assert source.asked.wait(60.0)
     install(store, folder(tmp_path / "3", published(version=3, files={"b.onnx": ONNX})))
     assert store.recover() == 0
     assert make(tmp_path).recover() == 0
@@ -312,7 +312,7 @@ def test_an_installation_that_hangs_holds_up_nothing_and_is_not_swept_away(tmp_p
     store.collect([("m", 3)])
     assert store.versions("m") == [3]
     source.go.set()
-    slow.join(10)
+    slow.join(60.0)
     source.close()
     assert len(done) == 1
     assert store.versions("m") == [2, 3]
@@ -328,10 +328,10 @@ def test_two_installations_of_one_version_agree(tmp_path: Path) -> None:
         target=lambda: done.append(store.install(source, check=accept).was_there), daemon=True
     )
     slow.start()
-    assert source.asked.wait(10)
+    assert source.asked.wait(60.0)
     assert not install(store, where).was_there
     source.go.set()
-    slow.join(10)
+    slow.join(60.0)
     source.close()
     assert done == [True]
     store.verify("m", 1)

@@ -68,7 +68,7 @@ def start(base: Path, points: str, *bundle: str, before: str = "") -> subprocess
 
 def run(base: Path, points: str, *bundle: str) -> tuple[int, str, str]:
     with start(base, points, *bundle) as child:
-        output, errors = child.communicate(timeout=30)
+        output, errors = child.communicate(timeout=60)
     return child.returncode, output, errors
 
 
@@ -165,7 +165,7 @@ def test_a_version_that_is_being_filled_up_is_whole_all_the_time(
     store.verify("m", 2)
     if action == "hang":
         child.kill()
-    child.wait(30)
+    child.wait(60.0)
     store.recover()
     store.verify("m", 2)
     assert not [*(base / "store" / "incoming").iterdir()]
@@ -187,7 +187,7 @@ def test_interrupted_removal_is_finished_at_the_next_start(
     assert any(f"failpoint store.collect: {action}" in line for line in child.stderr)
     if action == "hang":
         child.kill()
-    child.wait(30)
+    child.wait(60.0)
     assert make(base).versions("m") == [1]
     assert len([*(base / "store" / "incoming").iterdir()]) == 1
     assert make(base).recover() > 0
@@ -204,7 +204,7 @@ def test_a_file_that_the_system_does_not_let_grow_changes_nothing(
     )
     folder(base / "second", published(version=2, files={**SECOND, "large": bytes(6000)}))
     with start(base, "", "second", before=limit) as child:
-        _, errors = child.communicate(timeout=30)
+        _, errors = child.communicate(timeout=60)
     assert child.returncode == 1
     assert "StorageError: cannot install m version 2: File too large" in errors
     check(base)
