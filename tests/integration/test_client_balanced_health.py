@@ -120,7 +120,7 @@ def test_to_say_that_it_is_not_ready_admits_no_endpoint() -> None:
     hours = Ejection(failures=1, first_s=3600, most_s=3600)
     with (
         scripted_server(
-            lambda _: None,  # closes at once
+            Seen(BUSY).leaving,  # with a request that may have been carried out
             *many(Seen(BUSY).answering),
         ) as server,
         BalancedClient([server.path], ejection=hours) as client,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DEMO_S = 150.0
+DEMO_S = 600.0
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(DEMO_S + 10)]
 

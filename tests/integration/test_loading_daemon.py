@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 
 SIZE = 1536
 USED = "runs from its optimised graph"
+BUSY = "no optimised graph this time, the CPUs are busy"
 
 
 @pytest.fixture
@@ -32,6 +33,17 @@ def check(daemon: Daemon) -> None:
         (output,) = client.infer("m", {"x": np.ones((2, SIZE), np.float32)}).values()
     assert output.shape == (2, SIZE)
     assert not output.any()
+
+
+def check_from_graph(daemon: Daemon, uses: int = 1) -> None:
+    """Ask what runs from a graph, after more starts if the CPUs had no time to make one."""
+    check(daemon)
+    busy = 0
+    while daemon.log().count(BUSY) > busy:
+        busy += 1
+        daemon.restart()
+        check(daemon)
+    assert daemon.log().count(USED) == uses
 
 
 def graphs(state: Path) -> list[Path]:
@@ -62,13 +74,11 @@ def has_ended(process: psutil.Process) -> bool:
 
 def test_later_start_uses_the_graph_that_the_first_one_made(model: Path) -> None:
     with Daemon([f"m={model}"]) as daemon:
-        check(daemon)
-        assert daemon.log().count(USED) == 1
+        check_from_graph(daemon)
         (graph,) = graphs(daemon.state)
         made = graph.stat()
         daemon.restart()
-        check(daemon)
-        assert daemon.log().count(USED) == 2
+        check_from_graph(daemon, 2)
         assert graphs(daemon.state) == [graph]
         assert graph.stat() == made
         assert "Traceback" not in daemon.log()
@@ -81,8 +91,7 @@ def test_what_makes_the_graph_has_low_priority_and_ends_with_a_killed_daemon(mod
         child.suspend()  # it would take for ever
         daemon.restart(SIGKILL)
         eventually(lambda: has_ended(child), "its end")
-        check(daemon)
-        assert daemon.log().count(USED) == 1
+        check_from_graph(daemon)
         assert len(graphs(daemon.state)) == 1
         assert not [*(daemon.state / "optimized").glob(".*")]
     finally:
@@ -103,8 +112,7 @@ def test_daemons_that_share_a_state_directory_share_the_graph(model: Path, tmp_p
     try:
         for daemon in both:
             daemon.wait_ready()
-            check(daemon)
-            assert USED in daemon.log()
+            check_from_graph(daemon)
     finally:
         for daemon in both:
             daemon.stop()

@@ -29,7 +29,7 @@ ROWS = np.random.default_rng(7).standard_normal((3, 64)).astype("<f4")
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let graphs be made on machines that have no time to spare."""
-    monkeypatch.setattr(graph_optimization, "PATIENCE_S", 45.0)
+    monkeypatch.setattr(graph_optimization, "PATIENCE_S", 200.0)
 
 
 def make(path: Path) -> OptimizedGraphs:

@@ -22,7 +22,7 @@ LIMIT = 2**26
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let graphs be made on machines that have no time to spare."""
-    monkeypatch.setattr(graph_optimization, "PATIENCE_S", 45.0)
+    monkeypatch.setattr(graph_optimization, "PATIENCE_S", 200.0)
 
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
