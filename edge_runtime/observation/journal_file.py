@@ -77,15 +77,13 @@ class JournalFile:
     Args:
         connection: To a file with the schema.
         path: Its path, for messages.
+        name: Of this journal; another one when the file begins anew.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, name: str) -> None:
         self._connection = connection
         self._path = path
-        with self._translated("read"):
-            row = connection.execute("SELECT name FROM journal").fetchone()
-        #: Of this journal; another one when the file begins anew.
-        self.name = str(row[0])
+        self.name = name
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -106,10 +104,11 @@ class JournalFile:
                 file.unlink(missing_ok=True)
             unfinished.touch(FILE_MODE)
             with closing(_connected(unfinished)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_SCHEMA)
                 connection.execute("INSERT INTO journal VALUES (?)", (uuid.uuid4().hex,))
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                # Last: closing writes a log back, and does not say when the disk refuses that.
+                connection.execute("PRAGMA journal_mode = WAL")
             for file in _with_sides(path)[1:]:
                 file.unlink(missing_ok=True)
             unfinished.replace(path)
@@ -140,10 +139,15 @@ class JournalFile:
                 )
             if version == 0:
                 raise ArtifactError(f"the journal {path} was never finished")  # noqa: TRY301
+            row = connection.execute("SELECT name FROM journal").fetchone()
+            if row is None:
+                raise ArtifactError(f"the journal {path} has no name")  # noqa: TRY301
             connection.execute("PRAGMA synchronous = NORMAL")
-            return cls(connection, path)
+            return cls(connection, path, str(row[0]))
         except sqlite3.OperationalError as error:
             connection.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # a table is missing
+                raise ArtifactError(f"the journal {path} is damaged: {error}") from error
             raise StorageError(f"cannot open the journal {path}: {_said(error)}") from error
         except sqlite3.DatabaseError as error:
             connection.close()

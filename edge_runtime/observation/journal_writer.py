@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from edge_runtime.errors import ArtifactError, EdgeRuntimeError
+from edge_runtime.errors import ArtifactError, EdgeRuntimeError, StorageError
 from edge_runtime.metrics import ServerStatistics
 from edge_runtime.observation.journal_file import JournalFile
 from edge_runtime.observation.journal_record import Facts, Tensors, encode, encrypt
@@ -150,13 +150,16 @@ class JournalWriter:
             _log.warning("predictions are not kept for %g s: %s", PAUSE_S, error.message)
 
     def _opened(self) -> JournalFile:
-        if self._path.exists():
-            try:
-                return JournalFile.open(self._path)
-            except ArtifactError as error:
-                aside = self._path.with_name(self._path.name + _ASIDE)
-                _log.error("%s; it is set aside as %s", error.message, aside.name)
-                self._path.replace(aside)
+        try:
+            if self._path.exists():
+                try:
+                    return JournalFile.open(self._path)
+                except ArtifactError as error:
+                    aside = self._path.with_name(self._path.name + _ASIDE)
+                    _log.error("%s; it is set aside as %s", error.message, aside.name)
+                    self._path.replace(aside)
+        except OSError as error:
+            raise StorageError(f"cannot open the journal {self._path}: {error}") from error
         return JournalFile.create(self._path)
 
     def _row(self, entry: Entry) -> tuple[Facts, bool, bytes] | None:

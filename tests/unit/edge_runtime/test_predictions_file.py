@@ -1,5 +1,7 @@
 """The file of the prediction journal: begun whole, read by others at any moment."""
 
+import resource
+import signal
 import sqlite3
 import threading
 from pathlib import Path
@@ -80,3 +82,43 @@ def test_a_newer_programs_journal_is_refused_and_left_alone(tmp_path: Path) -> N
     with pytest.raises(ArtifactError, match="newer program"):
         JournalFile.open(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["DROP TABLE journal", "DELETE FROM journal", "PRAGMA user_version = 0"],
+)
+def test_what_can_be_opened_and_is_no_journal_is_called_damaged(
+    tmp_path: Path, damage: str
+) -> None:
+    # Only what is called so is set aside: else nothing would ever be kept again.
+    path = tmp_path / "journal.db"
+    JournalFile.create(path).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(damage)
+    connection.close()
+    with pytest.raises(ArtifactError):
+        JournalFile.open(path)
+
+
+def test_a_disk_that_refuses_at_any_page_leaves_no_half_journal(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    refused = 0
+    try:
+        for size_bytes in range(0, 65_536, 2048):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, limit[1]))
+            try:
+                JournalFile.create(path).close()
+            except StorageError:
+                refused += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            if path.exists():
+                JournalFile.open(path).close()  # it is whole
+                path.unlink()
+        JournalFile.create(path).close()
+    finally:
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert refused > 4
