@@ -8,6 +8,7 @@ import contextlib
 import json
 import signal
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,26 @@ def losses(operator: Operator) -> list[dict[str, Any]]:
     return [each["records"] for each in batches if "records" in each]
 
 
-def lonely_agent(folder: Path, repository: TestRepository) -> AgentProcess:
-    """Give an agent without broker and daemon, which looks at a repository all the time."""
-    return AgentProcess(
-        folder,
-        '[device]\nid = "till-7"\nfleet = "shop"\nclock_is_trusted = "yes"\n'
-        f'[runtime]\nadmin_socket = "{folder}/nobody.sock"\n'
-        f'[repository]\nurl = "{repository.url}"\nroot = "{repository.root}"\n'
-        "[telemetry]\ninterval_s = 1\n",
-    )
+@contextlib.contextmanager
+def lonely_agent(tmp_path: Path) -> Iterator[tuple[AgentProcess, TestRepository]]:
+    """Run an agent without broker and daemon; it has looked at its repository."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    with make_repository(tmp_path / "origin", fleet="shop") as repository:
+        agent = AgentProcess(
+            folder,
+            '[device]\nid = "till-7"\nfleet = "shop"\nclock_is_trusted = "yes"\n'
+            f'[runtime]\nadmin_socket = "{folder}/nobody.sock"\n'
+            f'[repository]\nurl = "{repository.url}"\nroot = "{repository.root}"\n'
+            "[telemetry]\ninterval_s = 1\n",
+        )
+        try:
+            agent.start()
+            eventually(agent.is_up, "an agent", STORY_S)
+            eventually(lambda: agent.status()["repository"]["checked_s"] > 0, "a look", STORY_S)
+            yield agent, repository
+        finally:
+            agent.close()
 
 
 def overwrite(database: Path) -> None:
@@ -62,69 +74,51 @@ def overwrite(database: Path) -> None:
 def test_an_agent_whose_database_is_damaged_while_it_runs_ends_so_that_it_is_started_anew(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "a"
-    folder.mkdir()
-    with make_repository(tmp_path / "origin", fleet="shop") as repository:
-        agent = lonely_agent(folder, repository)
-        try:
-            agent.start()
-            eventually(agent.is_up, "an agent", STORY_S)
-            eventually(lambda: agent.status()["repository"]["checked_s"] > 0, "a look", STORY_S)
+    with lonely_agent(tmp_path) as (agent, repository):
+        assert agent.process is not None
+        database = agent.state / "agent.db"
+        agent.process.send_signal(signal.SIGSTOP)
+        overwrite(database)
+        agent.process.send_signal(signal.SIGCONT)
+        repository.refresh()
+
+        def has_ended() -> bool:
             assert agent.process is not None
-            database = agent.state / "agent.db"
-            agent.process.send_signal(signal.SIGSTOP)
-            overwrite(database)
-            agent.process.send_signal(signal.SIGCONT)
-            repository.refresh()
+            if agent.process.poll() is None:
+                agent.command("check-now", expect=None)
+            return agent.process.poll() is not None
 
-            def has_ended() -> bool:
-                assert agent.process is not None
-                if agent.process.poll() is None:
-                    agent.command("check-now", expect=None)
-                return agent.process.poll() is not None
-
-            eventually(has_ended, "the end", STORY_S)
-            assert agent.process.returncode == ExitCode.FAILED  # Restart=on-failure
-            [line] = [each for each in agent.log().splitlines() if each.startswith("edge-agent: ")]
-            assert str(database) in line
-            assert "damaged" in line
-            assert "Traceback" not in agent.log()
-            agent.start()
-            eventually(agent.is_up, "the agent again", STORY_S)
-            assert "versions of metadata" in agent.status()["records"]["kept"]
-            agent.command("check-now")
-            assert agent.stop() == ExitCode.DONE
-        finally:
-            agent.close()
+        eventually(has_ended, "the end", STORY_S)
+        assert agent.process.returncode == ExitCode.FAILED  # Restart=on-failure
+        [line] = [each for each in agent.log().splitlines() if each.startswith("edge-agent: ")]
+        assert str(database) in line
+        assert "damaged" in line
+        assert "Traceback" not in agent.log()
+        agent.start()
+        eventually(agent.is_up, "the agent again", STORY_S)
+        assert "versions of metadata" in agent.status()["records"]["kept"]
+        agent.command("check-now")
+        assert agent.stop() == ExitCode.DONE
 
 
 @pytest.mark.parametrize("is_empty", [False, True])
 def test_a_database_that_is_gone_or_empty_is_said_until_the_next_start(
     tmp_path: Path, *, is_empty: bool
 ) -> None:
-    folder = tmp_path / "a"
-    folder.mkdir()
-    with make_repository(tmp_path / "origin", fleet="shop") as repository:
-        agent = lonely_agent(folder, repository)
-        try:
-            agent.start()
-            eventually(agent.is_up, "an agent", STORY_S)
-            eventually(lambda: agent.status()["repository"]["checked_s"] > 0, "a look", STORY_S)
-            assert agent.stop() == ExitCode.DONE
-            (agent.state / "agent.db").unlink()
-            if is_empty:
-                (agent.state / "agent.db").touch()
-            agent.start()
-            eventually(agent.is_up, "the next agent", STORY_S)
-            text = agent.command("status").stdout
-            assert "agent.db began anew: it was gone" in text
-            assert "versions of metadata" in text
-            assert agent.stop() == ExitCode.DONE
-            agent.start()
-            eventually(agent.is_up, "another agent", STORY_S)
-            assert not agent.status()["records"]["problem"]
-        finally:
-            agent.close()
+    with lonely_agent(tmp_path) as (agent, _):
+        assert agent.stop() == ExitCode.DONE
+        (agent.state / "agent.db").unlink()
+        if is_empty:
+            (agent.state / "agent.db").touch()
+        agent.start()
+        eventually(agent.is_up, "the next agent", STORY_S)
+        text = agent.command("status").stdout
+        assert "agent.db began anew: it was gone" in text
+        assert "versions of metadata" in text
+        assert agent.stop() == ExitCode.DONE
+        agent.start()
+        eventually(agent.is_up, "another agent", STORY_S)
+        assert not agent.status()["records"]["problem"]
 
 
 def test_a_damaged_database_is_reported_once_and_the_device_stays_guarded(tmp_path: Path) -> None:
