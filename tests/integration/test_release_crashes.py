@@ -199,7 +199,8 @@ def test_candidates_that_cannot_be_told_apart_both_go_and_neither_is_called_bad(
 def loaded_beside(on: Device) -> list[str]:
     """List the models of which version 2 is in memory."""
     index = on.daemon.request("POST", "/v2/repository/index").json()
-    ready = [each["name"] for each in index if each.get("version") == "2"]
+    wanted = {"version": "2", "state": "READY"}
+    ready = [each["name"] for each in index if wanted.items() <= each.items()]
     return ready if sorted(ready) == [MODEL, OTHER] else []
 
 
