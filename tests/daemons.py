@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ START_S = 60.0
 STOP_S = 60.0
 POLL_S = 0.01
 COMMAND = str(Path(sys.executable).with_name("edge-runtime"))
+_MARKS = itertools.count()
 
 
 def eventually(condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
@@ -104,6 +106,7 @@ class Daemon:
         self.stop()
 
     def _started(self) -> subprocess.Popen[bytes]:
+        self._said_before = len(self.log())
         return subprocess.Popen(self._command, env=self._environment, stderr=self._log)
 
     def restart(
@@ -126,27 +129,41 @@ class Daemon:
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Wait until it says that it can answer."""
+        """Wait until it says that it can answer, and has written what it said of its start."""
 
         def ready() -> bool:
             if self.process.poll() is not None:
                 message = f"the daemon ended with {self.process.returncode}:\n{self.log()}"
                 raise AssertionError(message)
             with contextlib.suppress(OSError):
-                return self.request("GET", "/v2/health/ready").status == http.client.OK
+                is_ready = self.request("GET", "/v2/health/ready").status == http.client.OK
+                return is_ready and "listening on" in self.log()[self._said_before :]
             return False
 
         eventually(ready, "the daemon's being ready", START_S)
 
     def log(self) -> str:
-        """Give what it wrote to standard error so far."""
+        """Give what it wrote to standard error so far: a thread writes it, later than answers."""
         return (self.folder / "log").read_text("utf-8", errors="replace")
+
+    def log_until_now(self) -> str:
+        """Give the log with all that was said before this call; the daemon must be ready."""
+        mark = f"/log-until-now-{next(_MARKS)}"  # a request that fails is noted behind the rest
+        assert self.request("GET", mark).status == http.client.NOT_FOUND
+        eventually(lambda: mark in self.log(), "the log's being written")
+        return self.log()
 
     def http_port(self) -> int:
         """Give the TCP port it listens on (``--http 127.0.0.1:0``)."""
-        found = re.search(r"listening on 127\.0\.0\.1:(\d+)", self.log())
-        assert found is not None, self.log()
-        return int(found[1])
+        ports: list[str] = []
+
+        def is_said() -> bool:
+            said = self.log()[self._said_before :]
+            ports[:] = re.findall(r"listening on 127\.0\.0\.1:(\d+) ", said)
+            return bool(ports)
+
+        eventually(is_said, "the port's being said")
+        return int(ports[0])
 
     def tcp(self, timeout: float = 60.0) -> socket.socket:
         """Open a raw connection over TCP (``--http 127.0.0.1:0``)."""
@@ -172,7 +189,9 @@ class Daemon:
         connection = UnixConnection(self.admin if admin else self.socket)
         payload = json.dumps(body).encode() if isinstance(body, dict) else body
         try:
-            connection.request(method, path, payload, dict(headers or {}))
+            # Who is turned away is told so before anything was sent, and left a little later.
+            with contextlib.suppress(BrokenPipeError):
+                connection.request(method, path, payload, dict(headers or {}))
             response = connection.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
         finally:
@@ -181,6 +200,17 @@ class Daemon:
     def infer(self, model: str, inputs: list[dict[str, Any]], **more: Any) -> Answer:  # noqa: ANN401
         """Send a JSON prediction."""
         return self.request("POST", f"/v2/models/{model}/infer", {"inputs": inputs, **more})
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Keep it from running for the length of a block, so that what is sent waits for it."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            # A signal takes a moment; who has ended is not waited for.
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> int:
         """Stop it with SIGTERM, kill it if it does not listen, and clean up."""

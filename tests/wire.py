@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import select
 import socket
 from collections.abc import Mapping
 from typing import Any, Self
@@ -57,6 +58,12 @@ class Wire:
         body = bytes(self._buffer[:length])
         del self._buffer[:length]
         return Answer(int(status_line.split(" ", 2)[1]), headers, body)
+
+    def has_more(self) -> bool:
+        """Tell whether something is there to be read, or the end."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(self._buffer or poll.poll(0))
 
     def ends(self) -> bool:
         """Wait until the daemon closes; whether it sent nothing more before that."""

@@ -1,6 +1,9 @@
 """Every limit on what a client may send, how fast it must be, and how much it may leave unread."""
 
+import contextlib
 import re
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +25,7 @@ CHUNKED = (
 )
 MIB = 1 << 20
 WIDE = MIB // 4  # FP32 elements of one answer of 1 MiB
+IDLE_S = 0.3
 
 
 def limits(**settings: float) -> dict[str, str]:
@@ -43,14 +47,16 @@ def small(model: Path) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def hasty(model: Path) -> Iterator[Daemon]:
-    """A daemon that does not wait for long."""
-    times = limits(
-        idle_timeout_s=0.3,
-        header_timeout_s=0.1,
-        body_timeout_s=0.1,
-        answer_timeout_s=0.3,
-        body_rate_bytes_per_s=100_000_000,
-    )
+    """A daemon that does not wait for long for the rest of a request."""
+    times = limits(header_timeout_s=0.1, body_timeout_s=0.1, body_rate_bytes_per_s=100_000_000)
+    with Daemon([f"m={model}"], times) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def restless(model: Path) -> Iterator[Daemon]:
+    """A daemon that does not wait for long for requests, and for answers to be read."""
+    times = limits(idle_timeout_s=IDLE_S, answer_timeout_s=0.3, body_rate_bytes_per_s=100_000_000)
     with Daemon([f"m={model}"], times) as running:
         yield running
 
@@ -58,7 +64,8 @@ def hasty(model: Path) -> Iterator[Daemon]:
 def refused(running: Daemon, *parts: bytes) -> tuple[int, str]:
     """Send something bad; the answer, after which the next good request must be answered."""
     with Wire.of(running) as wire:
-        wire.send(*parts)
+        with contextlib.suppress(BrokenPipeError):  # refused before its end, and left a bit later
+            wire.send(*parts)
         answer = wire.answer()
         assert wire.ends(), "an answer is the last word on what cannot be read on"
     with Wire.of(running) as wire:
@@ -219,7 +226,8 @@ def test_a_head_that_drips_is_408_although_bytes_keep_coming(hasty: Daemon) -> N
         wire.sock.settimeout(0.01)
         for _ in range(1000):
             try:
-                wire.send(b"X: y\r\n")
+                with contextlib.suppress(BrokenPipeError):  # it was told, and left a bit later
+                    wire.send(b"X: y\r\n")
                 answer = wire.answer()
             except TimeoutError:
                 continue
@@ -242,13 +250,33 @@ def test_a_late_request_does_not_cost_the_answer_before_it(hasty: Daemon) -> Non
         assert wire.ends()
 
 
-def test_an_idle_connection_is_closed_before_and_after_a_request(hasty: Daemon) -> None:
-    with Wire.of(hasty) as wire:
+def test_an_idle_connection_is_closed_before_and_after_a_request(restless: Daemon) -> None:
+    with Wire.of(restless) as wire:
         assert wire.ends()
-    with Wire.of(hasty) as wire:
-        wire.send(LIVE)
+    with ExitStack() as stack:
+        with restless.paused():  # or it may be closed before anything was sent
+            wire = stack.enter_context(Wire.of(restless))
+            wire.send(LIVE)
         assert wire.answer().status == 200
         assert wire.ends()
+
+
+def test_a_request_that_came_before_a_late_end_of_idleness_is_answered(restless: Daemon) -> None:
+    def is_done() -> bool:
+        with ExitStack() as stack:
+            wire = stack.enter_context(Wire.of(restless))
+            wire.send(LIVE)
+            assert wire.answer().status == 200
+            with restless.paused():
+                if wire.has_more():  # the end: it was idle for too long before the pause
+                    return False
+                wire.send(LIVE)
+                late_s = time.monotonic() + 3 * IDLE_S
+                eventually(lambda: time.monotonic() > late_s, "the end of idleness")
+            assert wire.answer().status == 200
+        return True
+
+    eventually(is_done, "a pause in time")
 
 
 # -- back-pressure -------------------------------------------------------------------------------
@@ -268,40 +296,62 @@ def peak_bytes(running: Daemon) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.fixture(scope="module")
-def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    model = wide(tmp_path_factory.mktemp("models") / "wide.onnx")
-    times = limits(answer_timeout_s=0.3, body_rate_bytes_per_s=1_000_000_000, pipeline_depth=8)
-    with Daemon([f"wide={model}"], times) as running:
+@pytest.fixture
+def flooded(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon with large answers, which has time for those who read them late."""
+    wide(tmp_path / "wide.onnx")
+    answers_within(tmp_path, 600.0)
+    with Daemon(["--config", str(tmp_path / "c.toml")]) as running:
         yield running
+
+
+def answers_within(folder: Path, timeout_s: float) -> None:
+    """Configure how long answers may stay unread."""
+    (folder / "c.toml").write_text(
+        f"""[models.wide]\npath = '{folder / "wide.onnx"}'\n[limits]\npipeline_depth = 8
+body_rate_bytes_per_s = 1_000_000_000\nanswer_timeout_s = {timeout_s}\n""",
+        "utf-8",
+    )
 
 
 FLOOD = infer_zeros("wide", [1, 1]) * 1000  # answers of 1 GiB
 
 
-def test_a_client_that_never_reads_is_cut_and_costs_little_memory(flooded: Daemon) -> None:
+def runs(running: Daemon) -> int:
+    stats = running.request("GET", "/v2/models/wide/stats").json()["model_stats"][0]
+    count: int = stats["execution_count"]
+    return count
+
+
+def test_a_client_that_never_reads_is_cut_and_costs_little_memory(
+    flooded: Daemon, tmp_path: Path
+) -> None:
     with Wire.of(flooded) as wire:
         for _ in range(8):  # known to be short from here on: run at once, one after the other
             wire.send(infer_zeros("wide", [1, 1]))
             assert wire.answer().status == 200
-    before = peak_bytes(flooded)
+    answers_within(tmp_path, 0.3)
+    flooded.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "configuration read again" in flooded.log(), "the new timeout")
+    before, runs_before = peak_bytes(flooded), runs(flooded)
     with Wire.of(flooded) as wire:
         wire.sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
         taken = wire.sock.send(FLOOD)
         assert taken > 100_000
-        eventually(lambda: open_connections(flooded) == 1, "its connection")
         assert flooded.request("GET", "/v2/health/ready").status == 200  # others are served
+        eventually(lambda: runs(flooded) > runs_before, "its answers")
         eventually(lambda: open_connections(flooded) == 0, "its end")
     assert peak_bytes(flooded) - before < 100 * MIB
 
 
-def test_no_amount_left_unread_keeps_a_connection(hasty: Daemon) -> None:
+def test_no_amount_left_unread_keeps_a_connection(restless: Daemon) -> None:
     """Also a little too much for the kernel, and too little to make the transport pause."""
     with ExitStack() as stack:
-        for count in range(1, 17):
-            wire = stack.enter_context(Wire.of(hasty))
-            wire.send(request("GET", "/openapi.json") * count)
-        eventually(lambda: open_connections(hasty) == 0, "their end")
+        with restless.paused():  # or some may be closed before anything was sent
+            for count in range(1, 17):
+                wire = stack.enter_context(Wire.of(restless))
+                wire.send(request("GET", "/openapi.json") * count)
+        eventually(lambda: open_connections(restless) == 0, "their end")
 
 
 def test_a_client_that_reads_late_gets_every_answer(flooded: Daemon) -> None:
