@@ -24,7 +24,7 @@ from edge_runtime.settings import Log
 
 QUEUED_MAX: Final = 1024  # records of requests that wait to be written
 RESERVED: Final = 128  # places beside those, for what requests must not crowd out
-CLOSE_S: Final = 1.0
+CLOSE_S: Final = 5.0  # for a reader that is there and slow; one that reads nothing costs as much
 _TEXT: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 _TEXT_JOURNAL: Final = "%(name)s: %(message)s"  # the journal knows when, and how bad
 #: syslog's numbers, as sd-daemon(3) wants them in front of a line.

@@ -116,7 +116,11 @@ class RequestLog(NoLog):
         self.from_status = NEVER
         if self._timer is not None:
             self._timer.cancel()
-            self._tell_left_out()
+            self._timer = None
+            told = self._left_out_record()
+            # Nothing is tried again after this: a logger's records have places of their own.
+            if not self._write(told):
+                logging.getLogger(LOGGER).handle(told)
 
     def _fields(self, exchange: Exchange) -> dict[str, Any]:
         """Say what is known of a request; what is not is left out."""
@@ -174,12 +178,15 @@ class RequestLog(NoLog):
     def _tell_left_out(self) -> None:
         """Say how many got no record; if even that cannot be written, in a minute."""
         self._timer = None
-        count = self._left_out.total()
-        fields: dict[str, Any] = {"left_out": count, "left_out_by": dict(self._left_out)}
-        if self._write(_record(logging.WARNING, _LEFT_OUT, fields)):
+        if self._write(self._left_out_record()):
             self._left_out.clear()
         else:
             self._tell_later()
+
+    def _left_out_record(self) -> logging.LogRecord:
+        count = self._left_out.total()
+        fields: dict[str, Any] = {"left_out": count, "left_out_by": dict(self._left_out)}
+        return _record(logging.WARNING, _LEFT_OUT, fields)
 
 
 def _record(level: int, text: str, fields: dict[str, Any]) -> logging.LogRecord:

@@ -288,6 +288,18 @@ def test_records_that_the_log_does_not_take_are_counted_and_told(setting: Settin
     assert setting.written.fields() == [{"left_out": 5, "left_out_by": {"queue": 5}}]
 
 
+def test_at_the_end_what_was_left_out_is_told_even_where_requests_fill_the_log(
+    setting: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    setting.written.is_full = True
+    setting.exchange().json({})
+    setting.log.close()
+    (told,) = caplog.records
+    fields: dict[str, Any] = told.fields  # type: ignore[attr-defined]
+    assert fields == {"left_out": 1, "left_out_by": {"queue": 1}}
+    assert not setting.loop.timers
+
+
 def test_records_of_all_else_that_had_no_place_are_counted_and_told(setting: Setting) -> None:
     setting.log.lost()
     assert setting.statistics.records_dropped == 1
