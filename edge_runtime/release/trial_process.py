@@ -181,6 +181,7 @@ class TrialProcess:
         loop = asyncio.get_running_loop()
         began_s = loop.time()  # does not run while the device sleeps
         first = self.usage() or Usage(0, 0.0)
+        first_queued_s = queued_s(self.pid) or 0.0
         while not (await asyncio.wait({exchange}, timeout=_LOOK_S))[0]:
             now = self.usage()
             if now is None or self._killed is not None:
@@ -193,7 +194,7 @@ class TrialProcess:
                     f"needs more than the {self._memory_bytes} bytes of memory that it may have",
                 )
             if passed_s > (starved_after_s or within_s) and self._is_starved(
-                now.cpu_s - first.cpu_s, passed_s
+                now.cpu_s - first.cpu_s, first_queued_s, passed_s
             ):
                 self._kill(
                     "starved",
@@ -203,12 +204,12 @@ class TrialProcess:
             elif passed_s > within_s:
                 self._kill("hung", f"hung: it came to no end within {within_s:.0f} s")
 
-    def _is_starved(self, cpu_s: float, passed_s: float) -> bool:
+    def _is_starved(self, cpu_s: float, first_queued_s: float, passed_s: float) -> bool:
         """Tell who waits for a CPU from who waits for something that will never come."""
         if cpu_s > _STARVED_SHARE * passed_s:
             return False
         waited_s = queued_s(self.pid)
-        return waited_s is None or waited_s > _QUEUED_SHARE * passed_s
+        return waited_s is None or waited_s - first_queued_s > _QUEUED_SHARE * passed_s
 
     # -- its end -------------------------------------------------------------------------------
 

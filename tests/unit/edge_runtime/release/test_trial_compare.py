@@ -24,6 +24,7 @@ from tests.trials import (
     active,
     children,
     feeds,
+    let_hours_pass,
     on_x86,
     run,
     signature,
@@ -208,12 +209,22 @@ def test_crash_while_the_candidate_is_loaded_is_its_own(tmp_path: Path) -> None:
 
 def test_hang_is_the_fault_of_who_hangs(tmp_path: Path) -> None:
     candidate = subject(bad_models.hangs_on_some(tmp_path / "m.onnx"))
-    limits = msgspec.structs.replace(LIMITS, compare_s=1.5)
-    low, high = compared(candidate, active(tmp_path), [LOW, HIGH], limits)
-    answered(low)
-    if not high.skipped:  # the machine had no time for it, which is nobody's fault
-        assert high.crashed == "candidate"
-        assert "hung: it came to no end within 2 s" in high.candidate_error
+
+    async def test() -> Compared:
+        trial = Trial(candidate, active=active(tmp_path), device=DEVICE, limits=LIMITS)
+        answered(await trial.compare(LOW))
+        work = asyncio.ensure_future(trial.compare(HIGH))
+        await until(lambda: trial.doing == "candidate: running", LIMITS.compare_s)
+        let_hours_pass()
+        found = await work
+        await trial.close()
+        return found
+
+    high = run(test())
+    assert high.crashed == "candidate"
+    words = f"hung: it came to no end within {LIMITS.compare_s:.0f} s"
+    assert words in high.candidate_error
+    assert not children()
 
 
 def test_too_much_memory_is_the_fault_of_who_takes_it(tmp_path: Path) -> None:
