@@ -11,7 +11,7 @@ class Check:
     """What the last look at the repository brought.
 
     Attributes:
-        number: Rises with each look.
+        turn: Of the thread that looked; rises.
         at_s: When, in seconds since 1970; 0: there was none.
         problem: Why it brought nothing; empty: it was well.
         reason: The same in a frozen word, where the repository was not believed.
@@ -20,7 +20,7 @@ class Check:
         changed: Whether anything was new.
     """
 
-    number: int = 0
+    turn: int = 0
     at_s: float = 0.0
     problem: str = ""
     reason: str = ""

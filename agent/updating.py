@@ -107,11 +107,10 @@ class Updating:
         self._troubles = Troubles(wall_s)
         self._condition = threading.Condition()
         self._wishes = _Wishes(check=True)
-        self._check_due_s = 0.0
-        self._decide_due_s = 0.0
+        self._check_due_s = self._decide_due_s = self._look_due_s = 0.0
         self._work_due_s: float | None = 0.0
-        self._look_due_s = 0.0
         self._pace = LookPace(settings.poll_s)
+        self._turns = 0
         self._taken = Check()
         self._thread = threading.Thread(target=self._run, name="updates", daemon=True)
         self.shown = Progressing()
@@ -126,7 +125,7 @@ class Updating:
         """End it; whether that happened in time."""
         with self._condition:
             self._wishes.stop = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._machine.interrupt()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -145,7 +144,7 @@ class Updating:
             if is_first:
                 self._wishes.announced_at = time.monotonic() + pause_s
             self._wishes.announced = timestamp
-            self._condition.notify()
+            self._condition.notify_all()
         if is_first:
             interrupting = threading.Timer(pause_s, self._machine.interrupt)
             interrupting.daemon = True
@@ -188,7 +187,7 @@ class Updating:
         """Look at the repository now."""
         with self._condition:
             self._wishes.check = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._machine.interrupt()
 
     def _awaited(
@@ -196,11 +195,11 @@ class Updating:
     ) -> Check:
         if self._repository is None:
             raise ConfigError("there is no repository: enrol the device, or set repository.url")
-        before = newest().number
-        wish()
         end_s = time.monotonic() + timeout_s
         with self._condition:
-            while newest().number == before:
+            asked_in = self._turns  # what it brings may be older than the question
+            wish()
+            while newest().turn <= asked_in:
                 if not self._condition.wait(max(0.0, end_s - time.monotonic())):
                     raise NetworkError("the repository is still being looked at; ask again later")
             return newest()
@@ -209,7 +208,7 @@ class Updating:
         """Look at the plans again: something about the device has changed."""
         with self._condition:
             self._wishes.decide = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._machine.interrupt()
 
     # -- the thread ----------------------------------------------------------------------------
@@ -241,6 +240,8 @@ class Updating:
                 due_s = self._due_s()
                 wishes = self._wishes
                 if wishes.check or wishes.decide or due_s <= now_s:
+                    # Here: whoever wishes anything later, an end too, interrupts what begins now.
+                    self._machine.heed()
                     return True
                 self._condition.wait(due_s - now_s)
             return False
@@ -256,10 +257,9 @@ class Updating:
         return min(due)
 
     def _turn(self) -> None:
-        # Before the wishes are taken: whoever wishes something later interrupts what begins here.
-        self._machine.heed()
         now_s = time.monotonic()
         with self._condition:
+            self._turns += 1
             wishes, self._wishes = self._wishes, _Wishes(stop=self._wishes.stop)
             is_rung = wishes.announced is not None and wishes.announced_at <= now_s
             if wishes.announced is not None and not is_rung:
@@ -284,7 +284,7 @@ class Updating:
         self._work_due_s = None if pause_s is None else time.monotonic() + pause_s
 
     def _take(self, source: Refreshable) -> None:
-        taken = Check(number=self._taken.number + 1, at_s=self._wall_s())
+        taken = Check(turn=self._turns, at_s=self._wall_s())
         try:
             with contextlib.nullcontext() if self._looking is None else self._looking.lock:
                 found = source.refresh()
@@ -294,14 +294,14 @@ class Updating:
         else:
             version, changed = found.timestamp_version, found.changed
             taken = replace(taken, timestamp_version=version, changed=changed)
-            self.shown = replace(self.shown, check=replace(taken, number=self.shown.check.number))
+            self.shown = replace(self.shown, check=replace(taken, turn=self.shown.check.turn))
         with self._condition:
             self._taken = taken
             self._condition.notify_all()
 
     def _refresh(self, repository: Repository, announced: bytes | None) -> None:
-        check = replace(self.shown.check, at_s=self._wall_s(), problem="", reason="")
-        check = replace(check, fetched_bytes=0, changed=False, number=check.number + 1)
+        believed = self.shown.check.timestamp_version
+        check = Check(turn=self._turns, at_s=self._wall_s(), timestamp_version=believed)
         pause_s = self._settings.poll_s
         try:
             with contextlib.nullcontext() if self._looking is None else self._looking.lock:

@@ -39,10 +39,11 @@ class Source:
 
     def refresh(self, announced: bytes | None = None) -> Refreshed:
         self.asked.append(announced)
+        count = len(self.asked)
         assert self.is_open.wait(WITHIN_S)
-        if self.error is not None:
-            raise self.error
-        return Refreshed(changed=True, timestamp_version=1, plans_version=1, fetched_bytes=10)
+        if (error := self.error) is not None:  # looked at once: a test may take it away now
+            raise error
+        return Refreshed(changed=True, timestamp_version=count, plans_version=1, fetched_bytes=10)
 
     def reread(self) -> None:
         self.reread_count += 1
@@ -58,9 +59,11 @@ class Machine:
         begins_badly: Whether it cannot take up what was under way, by a fault.
         faulty: A model whose plan makes it fail.
         considered: Models whose plans it was told.
+        before_turn: Called once, when it is told that a turn begins.
     """
 
     def __init__(self) -> None:
+        self.before_turn: Callable[[], None] | None = None
         self.turns = self.was_interrupted = 0
         self.is_busy = False
         self.begins_badly = False
@@ -72,6 +75,9 @@ class Machine:
         self._interrupted.set()
 
     def heed(self) -> None:
+        hook, self.before_turn = self.before_turn, None
+        if hook is not None:
+            hook()
         self._interrupted.clear()
 
     def resume(self) -> None:
@@ -113,8 +119,8 @@ class Looking:
 
     def outlooks(self) -> list[Outlook]:
         self.count += 1
-        if self.error is not None:
-            raise self.error
+        if (error := self.error) is not None:  # as above
+            raise error
         return [Outlook(model) for model in self.models]
 
 
@@ -128,7 +134,7 @@ class World:
         self.updating = Updating(
             cast("Repository", self.source),
             Settings(**{"doorbell_jitter_s": 0.0, **settings}),
-            cast("PlanLooking | None", looking),
+            cast("PlanLooking", looking or Looking()),
             cast("UpdateMachine", self.machine),
             wall_s=lambda: 1000.0,
             on_distrust=self.distrusted.append,
@@ -141,7 +147,7 @@ class World:
 def running(world: World) -> Iterator[Updating]:
     world.updating.start()
     try:
-        until(lambda: world.updating.shown.check.number > 0)
+        until(lambda: world.updating.shown.check.turn > 0)
         yield world.updating
     finally:
         world.source.is_open.set()

@@ -9,25 +9,31 @@ import pytest
 from agent import look_pace
 from agent.errors import AgentError, BudgetError, Distrust, NetworkError, TrustError
 from agent.look_pace import LookPace
+from agent.progressing import Check
 from tests.updating_world import WITHIN_S, Source, World, running, until
 
 
 def test_an_announcement_is_followed_with_what_was_announced() -> None:
     world = World()
     with running(world) as updating:
+        first = updating.shown.check.turn
         updating.announced(b"timestamp")
         until(lambda: b"timestamp" in world.source.asked)
-        until(lambda: updating.shown.check.number == 2)
+        until(lambda: updating.shown.check.turn > first)
         assert updating.shown.check.changed
 
 
 def test_many_announcements_at_once_are_one_look_at_the_newest() -> None:
     world = World(doorbell_jitter_s=0.5)
     with running(world) as updating:
+        world.source.is_open.clear()  # however long it takes to announce them: no pause ends
+        updating.ring()
+        until(lambda: len(world.source.asked) == 2)
         for number in range(50):
             updating.announced(b"%d" % number)
+        world.source.is_open.set()
         until(lambda: world.source.asked[-1] == b"49")
-    assert len(world.source.asked) <= 3
+    assert world.source.asked == [None, None, b"49"]
 
 
 def test_news_interrupt_a_download_which_goes_on_afterwards() -> None:
@@ -42,6 +48,24 @@ def test_news_interrupt_a_download_which_goes_on_afterwards() -> None:
         assert world.machine.was_interrupted >= 1
 
 
+def test_a_stop_interrupts_a_download_that_begins_at_that_moment() -> None:
+    world = World()
+    ending: list[threading.Thread] = []
+
+    def stop() -> None:
+        ending.append(threading.Thread(target=world.updating.stop, args=(WITHIN_S,)))
+        ending[0].start()
+        ending[0].join(0.2)  # as far as it gets before the turn begins
+
+    with running(world) as updating:
+        world.machine.is_busy = True
+        world.machine.before_turn = stop
+        updating.decide_again()
+        until(lambda: bool(ending))
+        ending[0].join(WITHIN_S / 2)
+        assert not ending[0].is_alive()
+
+
 def test_who_asks_for_a_look_is_told_when_it_takes_too_long_and_the_thread_goes_on() -> None:
     world = World()
     with running(world) as updating:
@@ -50,6 +74,20 @@ def test_who_asks_for_a_look_is_told_when_it_takes_too_long_and_the_thread_goes_
             updating.check_now(0.05)
         world.source.is_open.set()
         assert updating.check_now(WITHIN_S).problem == ""
+
+
+def test_who_asks_during_a_look_is_told_what_the_next_one_brings() -> None:
+    world, told = World(), list[Check]()
+    with running(world) as updating:
+        world.source.is_open.clear()
+        updating.ring()
+        until(lambda: len(world.source.asked) == 2)
+        asking = threading.Thread(target=lambda: told.append(updating.check_now(WITHIN_S)))
+        asking.start()
+        until(lambda: updating._wishes.check)
+        world.source.is_open.set()
+        asking.join(WITHIN_S)
+    assert [check.timestamp_version for check in told] == [3]
 
 
 def test_a_look_elsewhere_reads_the_repository_again_afterwards() -> None:
