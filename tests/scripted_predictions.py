@@ -9,7 +9,7 @@ from tests.scripted_server import Caller, Script
 
 X = {"x": np.zeros(1, np.float32)}
 PATIENT = Ejection(failures=1000)
-AT_ONCE = Ejection(failures=1, first_s=0.001, most_s=0.01)
+AT_ONCE = Ejection(failures=1, first_s=0.001, most_s=0.01, check_timeout_s=60.0)
 CHECK = b"GET /v2/health/ready "
 
 

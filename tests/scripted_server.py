@@ -81,7 +81,7 @@ class ScriptedServer:
         self._threads[0].start()
 
     def _accept(self, scripts: list[Script]) -> None:
-        for script in scripts:
+        for place, script in enumerate(scripts, 1):
             try:
                 sock, _ = self._listener.accept()
             except OSError:  # nobody came
@@ -92,6 +92,8 @@ class ScriptedServer:
             self.connections += 1
             thread = threading.Thread(target=self._play, args=(script, sock))
             self._threads.append(thread)
+            if place == len(scripts):  # first: who has its answer is refused from then on
+                self._listener.close()
             thread.start()
         self._listener.close()
 

@@ -1,7 +1,7 @@
 """The clients of several endpoints against real daemons, one of which is killed."""
 
 import asyncio
-import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -53,11 +53,7 @@ class Pair:
 
     def restart(self) -> None:
         """Start the first one again, on the same socket."""
-        killed = self.daemons[0]
-        killed.process = subprocess.Popen(
-            killed.process.args, env=os.environ, stderr=subprocess.DEVNULL
-        )
-        killed.wait_ready()
+        self.daemons[0].restart(signal.SIGKILL)
 
 
 @pytest.fixture

@@ -38,10 +38,10 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> Sizes:
 
 def test_lazy_models_cost_nothing_until_they_are_asked(tmp_path: Path) -> None:
     with lazy(tmp_path, {"m": 1.0, "n": 2.0}) as running:
-        before = memory(running, "Pss")
+        before = memory(running, "Rss")  # Pss changes with who else runs the same libraries
         assert running.request("GET", "/v2/models/m/ready").json() == {"name": "m", "ready": True}
         assert state(running, "m") == ("READY", "not in memory; loads when asked")
-        assert memory(running, "Pss") - before < MODEL_MIB * MIB / 2
+        assert memory(running, "Rss") - before < MODEL_MIB * MIB / 2
         assert adds(running, "m") == 1.0
         assert in_memory(running, "m")
         assert not in_memory(running, "n")
@@ -61,16 +61,23 @@ def test_many_that_ask_a_lazy_model_at_once_are_all_answered(tmp_path: Path) -> 
         for thread in threads:
             thread.join()
         assert found == [1.0] * 16
-        assert running.log().count("model m version 1 loaded") == 1
+        assert running.log_until_now().count("model m version 1 loaded") == 1
 
 
 def test_an_idle_model_gives_its_memory_back_and_answers_again(tmp_path: Path) -> None:
     with lazy(tmp_path, {"m": 1.0}, settings="idle_unload_s = 2") as running:
-        assert adds(running, "m") == 1.0
-        loaded = memory(running, "Pss")
+        loaded = 0
+
+        def is_measured() -> bool:
+            nonlocal loaded
+            assert adds(running, "m") == 1.0
+            loaded = memory(running, "Rss")
+            return in_memory(running, "m")
+
+        eventually(is_measured, "a look before it is idle for too long")
         eventually(lambda: "not asked for 2 s" in state(running, "m")[1], "the idle unload")
         enough = 0.8 * MODEL_MIB * MIB
-        eventually(lambda: loaded - memory(running, "Pss") > enough, "the memory's return")
+        eventually(lambda: loaded - memory(running, "Rss") > enough, "the memory's return")
         assert running.request("GET", "/v2/models/m").json()["inputs"][0]["name"] == "x"
         assert running.request("GET", "/v2/models/m/config").status == 200
         assert running.request("GET", "/v2/models/m/stats").status == 200

@@ -66,7 +66,7 @@ def test_a_swap_for_which_there_is_no_room_lets_the_old_files_go_first_and_says_
         assert adds(running, "m") == 3.0
         assert seen == sorted(seen)
         assert set(seen) <= {1.0, 2.0, 3.0}, "requests wait, and none is refused"
-        assert "resource-preserving" in running.log()
+        assert "resource-preserving" in running.log_until_now()
 
 
 def test_a_swap_for_which_there_is_room_keeps_the_old_files_and_says_so(

@@ -17,7 +17,7 @@ import pytest
 from tests.daemons import COMMAND, STOP_S, UnixConnection
 from tests.handover_packets import ask
 from tests.models import identity
-from tests.wire import Wire, infer, numbers
+from tests.wire import Wire, infer, numbers, request
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +33,7 @@ os.closerange(3 + len(given), 300)
 os.execv(command[0], command)
 """
 INFER = infer("m", [[1.0, 2.0]])
+LIVE = request("GET", "/v2/health/live")
 
 
 @pytest.fixture
@@ -136,7 +137,9 @@ def test_a_hand_over_socket_from_systemd_is_served_and_outlives_the_daemon(
         sockets = {"runtime": data, "admin": admin}
         # Whoever passes no hand-over socket has none.
         with launched(sockets, f"m={model}"):
-            connected(folder / "d").close()
+            with connected(folder / "d") as wire:  # answered once every door is there
+                wire.send(LIVE)
+                assert wire.answer().status == 200
             assert not (folder / "handover.sock").exists()
         with listening(path, socket.SOCK_SEQPACKET) as handover:
             sockets["handover"] = handover

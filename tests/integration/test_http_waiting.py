@@ -1,5 +1,6 @@
 """While a slow model runs: others are answered, who leaves costs nothing, who waits has limits."""
 
+import contextlib
 import re
 import socket
 import threading
@@ -8,21 +9,25 @@ from collections.abc import Iterator
 import pytest
 
 from tests.daemons import Daemon, eventually
-from tests.models import identity, slow
+from tests.long_runs import (
+    LONG,
+    SHORT,
+    during_a_long_run,
+    executions,
+    goes_on,
+    in_flight,
+    models_of,
+)
 from tests.wire import Wire, infer, infer_zeros, numbers, request
 
 pytestmark = pytest.mark.integration
 
-LONG = [400, 512]  # rows of a run that takes the best part of a second
-SHORT = [1, 512]
 QUEUE_DEPTH = 4
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("models")
-    model = slow(folder / "slow.onnx", layers=64)
-    return [f"slow={model}", f"m={identity(folder / 'm.onnx')}"]
+    return models_of(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -42,7 +47,9 @@ def busy(daemon: Daemon) -> Iterator[Wire]:
     """A connection whose long run occupies the only thread of the pool."""
     with Wire.of(daemon) as wire:
         wire.send(infer_zeros("slow", LONG))
-        eventually(lambda: in_flight(daemon) == 1, "the long run's start")
+        while not goes_on(daemon, 1, wire):  # over before anybody looked
+            assert wire.answer().status == 200
+            wire.send(infer_zeros("slow", LONG))
         yield wire
 
 
@@ -53,19 +60,6 @@ def gauge(daemon: Daemon, name: str) -> int:
     return int(found[1])
 
 
-def in_flight(daemon: Daemon) -> int:
-    text = daemon.request("GET", "/metrics").body.decode()
-    found = re.search(r'^edge_runtime_requests_in_flight{model="slow".*} (\d+)', text, re.MULTILINE)
-    assert found is not None
-    return int(found[1])
-
-
-def executions(daemon: Daemon) -> int:
-    stats = daemon.request("GET", "/v2/models/slow/stats").json()["model_stats"][0]
-    count: int = stats["execution_count"]
-    return count
-
-
 def failures(daemon: Daemon, reason: str) -> int:
     text = daemon.request("GET", "/metrics").body.decode()
     pattern = rf'^edge_runtime_request_failures_total{{.*reason="{reason}".*}} (\d+)'
@@ -73,11 +67,17 @@ def failures(daemon: Daemon, reason: str) -> int:
     return int(found[1]) if found else 0
 
 
-def test_health_is_answered_while_a_long_run_goes_on(daemon: Daemon, busy: Wire) -> None:
-    assert daemon.request("GET", "/v2/health/live").status == 200
-    assert executions(daemon) == 0, "the long run was over before health answered"
-    assert busy.answer().status == 200
-    assert executions(daemon) == 1
+def test_health_is_answered_while_a_long_run_goes_on(daemon: Daemon) -> None:
+    def attempt(long: Wire) -> bool:
+        before = executions(daemon)
+        assert daemon.request("GET", "/v2/health/live").status == 200
+        if executions(daemon) != before or long.has_more():
+            return False
+        assert long.answer().status == 200
+        assert executions(daemon) == before + 1
+        return True
+
+    during_a_long_run(daemon, attempt)
 
 
 def test_a_short_model_is_answered_while_a_long_run_goes_on(daemon: Daemon) -> None:
@@ -85,13 +85,17 @@ def test_a_short_model_is_answered_while_a_long_run_goes_on(daemon: Daemon) -> N
         for _ in range(8):  # learn that it is short
             wire.send(infer("m", [[1, 2]]))
             assert numbers(wire.answer()) == [1, 2]
-        with Wire.of(daemon) as long:
-            long.send(infer_zeros("slow", LONG))
-            eventually(lambda: in_flight(daemon) == 1, "the long run's start")
+
+        def attempt(long: Wire) -> bool:
+            before = executions(daemon)
             wire.send(infer("m", [[3, 4]]))
             assert numbers(wire.answer()) == [3, 4]
-            assert executions(daemon) == 0
+            if executions(daemon) != before or long.has_more():
+                return False
             assert long.answer().status == 200
+            return True
+
+        during_a_long_run(daemon, attempt)
 
 
 def test_health_is_answered_while_short_runs_never_stop(daemon: Daemon) -> None:
@@ -122,16 +126,23 @@ def test_health_is_answered_while_short_runs_never_stop(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("pipelined", [1, 3])
-def test_who_vanishes_while_waiting_is_never_run(
-    daemon: Daemon, busy: Wire, pipelined: int
-) -> None:
-    with Wire.of(daemon) as impatient:
-        impatient.send(infer_zeros("slow", SHORT) * pipelined)
-        eventually(lambda: in_flight(daemon) == 1 + pipelined, "the second client's waiting")
-    assert busy.answer().status == 200
-    eventually(lambda: in_flight(daemon) == 0, "the end of everything")
-    assert executions(daemon) == 1
-    assert failures(daemon, "CANCELED") == pipelined
+def test_who_vanishes_while_waiting_is_never_run(daemon: Daemon, pipelined: int) -> None:
+    def attempt(long: Wire) -> bool:
+        before, canceled = executions(daemon), failures(daemon, "CANCELED")
+        with Wire.of(daemon) as impatient:
+            impatient.send(infer_zeros("slow", SHORT) * pipelined)
+            if not goes_on(daemon, 1 + pipelined, long):
+                return False
+        eventually(lambda: gauge(daemon, "edge_runtime_connections") == 2, "its end")
+        if executions(daemon) != before:
+            return False
+        assert long.answer().status == 200
+        eventually(lambda: in_flight(daemon) == 0, "the end of everything")
+        assert executions(daemon) == before + 1
+        assert failures(daemon, "CANCELED") == canceled + pipelined
+        return True
+
+    during_a_long_run(daemon, attempt)
 
 
 def test_who_vanishes_while_running_harms_nobody(daemon: Daemon, busy: Wire) -> None:
@@ -151,24 +162,32 @@ def test_a_client_that_closed_only_its_sending_side_is_answered_when_its_run_end
 
 
 def test_a_client_that_closed_only_its_sending_side_is_answered_although_it_waits(
-    busy: Wire, daemon: Daemon
+    daemon: Daemon,
 ) -> None:
-    with Wire.of(daemon) as waiting:
-        waiting.send(infer_zeros("slow", SHORT) * 2)
-        eventually(lambda: in_flight(daemon) == 3, "the second client's waiting")
-        waiting.sock.shutdown(socket.SHUT_WR)
-        assert busy.answer().status == 200
-        assert [waiting.answer().status for _ in range(2)] == [200, 200]
-        assert waiting.ends()
+    def attempt(long: Wire) -> bool:
+        before = executions(daemon)
+        with Wire.of(daemon) as waiting:
+            waiting.send(infer_zeros("slow", SHORT) * 2)
+            if not goes_on(daemon, 3, long):
+                return False
+            waiting.sock.shutdown(socket.SHUT_WR)
+            is_waiting = executions(daemon) == before
+            assert long.answer().status == 200
+            assert [waiting.answer().status for _ in range(2)] == [200, 200]
+            assert waiting.ends()
+        return is_waiting
+
+    during_a_long_run(daemon, attempt)
 
 
-def test_who_vanishes_while_running_loses_the_connection_at_once(
-    daemon: Daemon, busy: Wire
-) -> None:
-    assert gauge(daemon, "edge_runtime_connections") == 2
-    busy.close()
-    eventually(lambda: gauge(daemon, "edge_runtime_connections") == 1, "the connection's end")
-    assert in_flight(daemon) == 1, "the run was over before"
+def test_who_vanishes_while_running_loses_the_connection_at_once(daemon: Daemon) -> None:
+    def attempt(long: Wire) -> bool:
+        eventually(lambda: gauge(daemon, "edge_runtime_connections") == 2, "one who runs")
+        long.close()
+        eventually(lambda: gauge(daemon, "edge_runtime_connections") == 1, "the connection's end")
+        return in_flight(daemon) == 1  # else the run was over before
+
+    during_a_long_run(daemon, attempt)
 
 
 @pytest.mark.parametrize("depth", [1, 64], ids=["parked", "queued"])
@@ -180,18 +199,29 @@ def test_bodies_hold_their_budget_until_they_are_answered(models: list[str], dep
         "EDGE_RUNTIME__LIMITS__BODY_BYTES_IN_FLIGHT": "1500000",
     }
     with Daemon(models, settings) as running:
-        for is_patient in (True, False):  # who vanishes gives back what waits and what runs
+
+        def is_refused(*, is_patient: bool) -> bool:
+            eventually(lambda: in_flight(running) == 0, "the end of what came before")
             with Wire.of(running) as wire:
                 wire.send(infer_zeros("slow", LONG) + large)
-                eventually(lambda: in_flight(running) == min(depth, 2), "their waiting")
+                if not goes_on(running, min(depth, 2), wire):
+                    return False
                 with Wire.of(running) as other:
-                    other.send(large)
+                    with contextlib.suppress(BrokenPipeError):  # refused, and left a little later
+                        other.send(large)
                     answer = other.answer()
+                    if answer.status == 200:  # the long one was over, and its body gone
+                        return False
                     assert answer.status == 503
                     assert "limits.body_bytes_in_flight" in answer.json()["error"]
                 if is_patient:
                     assert [wire.answer().status for _ in range(2)] == [200, 200]
             eventually(lambda: in_flight(running) == 0, "the end of everything")
+            return True
+
+        eventually(lambda: is_refused(is_patient=True), "a run that is long enough")
+        # Who vanishes gives back what waits and what runs.
+        eventually(lambda: is_refused(is_patient=False), "a run that is long enough")
         with Wire.of(running) as wire:
             wire.send(infer_zeros("slow", [700, 512]))
             assert wire.answer().status == 200
@@ -199,67 +229,88 @@ def test_bodies_hold_their_budget_until_they_are_answered(models: list[str], dep
 
 def test_one_connection_cannot_pipeline_more_bodies_than_the_budget(models: list[str]) -> None:
     settings = {"EDGE_RUNTIME__LIMITS__BODY_BYTES_IN_FLIGHT": "1500000"}
-    with Daemon(models, settings) as running, Wire.of(running) as wire:
-        wire.send(infer_zeros("slow", LONG) + infer_zeros("slow", [350, 512]))
-        assert [wire.answer().status for _ in range(2)] == [200, 503]
-        assert wire.ends()
+    with Daemon(models, settings) as running:
+
+        def is_refused() -> bool:
+            with Wire.of(running) as wire:
+                wire.send(infer_zeros("slow", LONG) + infer_zeros("slow", [350, 512]))
+                assert wire.answer().status == 200
+                if (second := wire.answer().status) == 200:  # it came after the first one's end
+                    return False
+                assert second == 503
+                assert wire.ends()
+            return True
+
+        eventually(is_refused, "two bodies at once")
 
 
-def test_a_request_whose_timeout_passes_while_it_waits_is_503(daemon: Daemon, busy: Wire) -> None:
-    with Wire.of(daemon) as wire:
-        wire.send(infer_zeros("slow", SHORT, timeout=1000))
-        answer = wire.answer()
-        assert answer.status == 503
-        assert "timeout" in answer.json()["error"]
-        wire.send(infer_zeros("slow", SHORT, timeout=60_000_000))
-        assert wire.answer().status == 200
-    assert busy.answer().status == 200
-    assert executions(daemon) == 2
-    assert failures(daemon, "REJECTED") == 1
+def test_a_request_whose_timeout_passes_while_it_waits_is_503(daemon: Daemon) -> None:
+    def attempt(long: Wire) -> bool:
+        before, rejected = executions(daemon), failures(daemon, "REJECTED")
+        with Wire.of(daemon) as wire:
+            wire.send(infer_zeros("slow", SHORT, timeout=1000))
+            answer = wire.answer()
+            if answer.status == 200:  # it had nothing to wait for
+                return False
+            assert answer.status == 503
+            assert "timeout" in answer.json()["error"]
+            wire.send(infer_zeros("slow", SHORT, timeout=60_000_000))
+            assert wire.answer().status == 200
+        assert long.answer().status == 200
+        assert executions(daemon) == before + 2
+        assert failures(daemon, "REJECTED") == rejected + 1
+        return True
+
+    during_a_long_run(daemon, attempt)
 
 
-def test_a_full_queue_is_503_and_says_when_to_come_back(daemon: Daemon, busy: Wire) -> None:
-    with Wire.of(daemon) as waiting, Wire.of(daemon) as excess:
-        waiting.send(infer_zeros("slow", SHORT) * QUEUE_DEPTH)
-        eventually(lambda: in_flight(daemon) == 1 + QUEUE_DEPTH, "the queue's being full")
-        excess.send(infer_zeros("slow", SHORT))
-        answer = excess.answer()
-        assert answer.status == 503
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert busy.answer().status == 200
-        for _ in range(QUEUE_DEPTH):
-            assert waiting.answer().status == 200
-        excess.send(infer_zeros("slow", SHORT))
-        assert excess.answer().status == 200
+def test_a_full_queue_is_503_and_says_when_to_come_back(daemon: Daemon) -> None:
+    check_full_queue(daemon, infer_zeros("slow", SHORT), 200)
 
 
-def test_a_full_queue_does_not_read_what_it_would_refuse_anyway(daemon: Daemon, busy: Wire) -> None:
-    nonsense = request("POST", "/v2/models/slow/infer", b"no JSON")
-    with Wire.of(daemon) as waiting, Wire.of(daemon) as excess:
-        waiting.send(infer_zeros("slow", SHORT) * QUEUE_DEPTH)
-        eventually(lambda: in_flight(daemon) == 1 + QUEUE_DEPTH, "the queue's being full")
-        excess.send(nonsense)
-        answer = excess.answer()
-        assert answer.status == 503
-        assert int(answer.headers["Retry-After"]) >= 1
-        assert failures(daemon, "REJECTED") == 1
-        assert busy.answer().status == 200
-        for _ in range(QUEUE_DEPTH):
-            assert waiting.answer().status == 200
-        excess.send(nonsense)
-        assert excess.answer().status == 400
+def test_a_full_queue_does_not_read_what_it_would_refuse_anyway(daemon: Daemon) -> None:
+    check_full_queue(daemon, request("POST", "/v2/models/slow/infer", b"no JSON"), 400)
 
 
-def test_a_higher_priority_overtakes_but_answers_keep_their_order(
-    daemon: Daemon, busy: Wire
-) -> None:
-    with Wire.of(daemon) as wire:
-        wire.send(infer_zeros("slow", [100, 512]) + infer_zeros("slow", SHORT, priority=1))
-        eventually(lambda: in_flight(daemon) == 3, "both requests' waiting")
-        first, second = wire.answer(), wire.answer()
-        assert (first.status, second.status) == (200, 200)
-        assert len(first.body) > len(second.body)
-    assert busy.answer().status == 200
+def check_full_queue(daemon: Daemon, whole: bytes, otherwise: int) -> None:
+    """Send a request to a full queue; it gets another status when the queue is not full."""
+
+    def attempt(long: Wire) -> bool:
+        with Wire.of(daemon) as waiting, Wire.of(daemon) as excess:
+            waiting.send(infer_zeros("slow", SHORT) * QUEUE_DEPTH)
+            if not goes_on(daemon, 1 + QUEUE_DEPTH, long):
+                return False
+            rejected = failures(daemon, "REJECTED")
+            excess.send(whole)
+            answer = excess.answer()
+            if answer.status == otherwise:  # the run was over, and others left the queue
+                return False
+            assert answer.status == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert failures(daemon, "REJECTED") == rejected + 1
+            assert long.answer().status == 200
+            for _ in range(QUEUE_DEPTH):
+                assert waiting.answer().status == 200
+            excess.send(whole)
+            assert excess.answer().status == otherwise
+        return True
+
+    during_a_long_run(daemon, attempt)
+
+
+def test_a_higher_priority_overtakes_but_answers_keep_their_order(daemon: Daemon) -> None:
+    def attempt(long: Wire) -> bool:
+        with Wire.of(daemon) as wire:
+            wire.send(infer_zeros("slow", [100, 512]) + infer_zeros("slow", SHORT, priority=1))
+            if not goes_on(daemon, 3, long):
+                return False
+            first, second = wire.answer(), wire.answer()
+            assert (first.status, second.status) == (200, 200)
+            assert len(first.body) > len(second.body)
+        assert long.answer().status == 200
+        return True
+
+    during_a_long_run(daemon, attempt)
 
 
 def test_pipelining_deeper_than_the_limit_waits_and_is_answered(models: list[str]) -> None:
@@ -269,47 +320,3 @@ def test_pipelining_deeper_than_the_limit_waits_and_is_answered(models: list[str
             assert [wire.answer().status for _ in range(20)] == [200] * 20
             assert wire.answer().json() == {"live": True}
         assert executions(running) == 20
-
-
-# -- deadlines that must not fire while it is we who are slow, and must fire afterwards -----------
-
-
-def hasty(models: list[str], **settings: float) -> Daemon:
-    times = {"idle_timeout_s": 0.1, "header_timeout_s": 0.1, "body_timeout_s": 0.1, **settings}
-    return Daemon(
-        models, {f"EDGE_RUNTIME__LIMITS__{key.upper()}": str(each) for key, each in times.items()}
-    )
-
-
-def test_a_run_longer_than_every_timeout_is_answered_and_then_idleness_counts(
-    models: list[str],
-) -> None:
-    with hasty(models) as running, Wire.of(running) as wire:
-        wire.send(infer_zeros("slow", LONG))
-        assert wire.answer().status == 200
-        assert wire.ends()
-
-
-@pytest.mark.parametrize("rest", [b"\x00", b""])
-def test_a_bad_request_behind_a_long_run_waits_for_its_turn(models: list[str], rest: bytes) -> None:
-    with hasty(models) as running:
-        in_flight(running)  # the first scrape takes its time; the later ones must not
-        with Wire.of(running) as wire:
-            wire.send(infer_zeros("slow", LONG), b"GET /v2 HTTP/1.1\r\nHost: ")
-            eventually(lambda: in_flight(running) == 1, "the long run's start")
-            wire.send(rest)
-            assert wire.answer().status == 200
-            assert wire.answer().status == (400 if rest else 408)
-            assert wire.ends()
-
-
-def test_a_request_that_we_did_not_go_on_reading_is_not_late(models: list[str]) -> None:
-    live = request("GET", "/v2/health/live")
-    running = hasty(models, pipeline_depth=1, header_timeout_s=0.5)
-    with running, Wire.of(running) as wire:
-        wire.send(infer_zeros("slow", [1600, 512]))
-        eventually(lambda: in_flight(running) == 1, "the long run's start")
-        wire.send(live + live[:-4])
-        assert [wire.answer().status for _ in range(2)] == [200] * 2
-        wire.send(live[-4:])
-        assert wire.answer().status == 200
