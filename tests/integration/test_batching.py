@@ -21,6 +21,14 @@ CONNECTIONS = 8
 PIPELINED = 8
 LONG = [5000, 512]  # rows of a run that takes seconds
 OFF = "off: switched off by the configuration or the bundle"
+#: As little gain as there can be is enough, and a row may take any time: whether it pays here is
+#: not what is asked. A thread of its own that is not running makes a joined run look slow.
+PATIENT = {
+    "EDGE_RUNTIME__BATCHING__MIN_GAIN": "1.0",
+    "EDGE_RUNTIME__BATCHING__LATENCY_OBJECTIVE_S": "10",
+    "EDGE_RUNTIME__BATCHING__PROBE_BUDGET_S": "10",
+    "EDGE_RUNTIME__ENGINE__INTRA_OP_THREADS": "1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "fixed": models.identity(folder / "fixed.onnx", shape=(1, 2)),
         "free": models.identity(folder / "free.onnx", shape=("batch", "length")),
         "gather": models.gather(folder / "gather.onnx"),
-        "long": models.slow(folder / "long.onnx", layers=64),
+        "long": models.slow(folder / "long.onnx", layers=96),
         "mean": models.less_mean(folder / "mean.onnx"),
         "two": models.two_inputs(folder / "two.onnx"),
     }
@@ -40,10 +48,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def served(files: dict[str, Path]) -> Iterator[Daemon]:
-    # As little gain as there can be is enough: whether it pays here is not what is asked.
-    environment = {"EDGE_RUNTIME__BATCHING__MIN_GAIN": "1.0"}
     with daemon(
-        *(f"{name}={path}" for name, path in files.items()), environment=environment
+        *(f"{name}={path}" for name, path in files.items()), environment=PATIENT
     ) as running:
         yield running
 
@@ -248,7 +254,7 @@ def test_batching_is_switched_with_the_configuration(tmp_path: Path) -> None:
         config.write_text(switch + model, "utf-8")
 
     write(enabled=False)
-    with daemon("--config", str(config)) as running:
+    with daemon("--config", str(config), environment=PATIENT) as running:
         assert batching(running, "digits") == OFF
         write(enabled=True)
         os.kill(running.process.pid, signal.SIGHUP)

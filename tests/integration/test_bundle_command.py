@@ -1,5 +1,7 @@
 """``edge-runtime bundle create``: whole or not at all, and honest about what it made."""
 
+import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -267,27 +269,34 @@ def test_names_versions_and_places_are_checked_first(
 
 @pytest.mark.parametrize("output", ["b", "b.tar"])
 def test_ctrl_c_leaves_nothing_behind(output: str, tmp_path: Path) -> None:
-    model = models.slow(tmp_path / "model.onnx", 1024, 64)
-    np.savez(tmp_path / "g.npz", x=np.zeros((20_000, 1024), np.float32))  # runs for seconds
+    model = models.add_constant(tmp_path / "model.onnx", 5.0)
+    goldens = tmp_path / "g.npz"
+    os.mkfifo(goldens)  # which are waited for, once the model is copied, and never come
     before = {path.name for path in tmp_path.iterdir()}
     process = subprocess.Popen(
         [
             *(COMMAND, "bundle", "create", model, "--name", "m", "--version", "1"),
-            *("--goldens", tmp_path / "g.npz", "-o", tmp_path / output),
+            *("--goldens", goldens, "-o", tmp_path / output),
         ],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
     )
+    ends: list[int] = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):  # nobody has opened it to read
+            ends.append(os.open(goldens, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(ends)
+
     try:
-        eventually(
-            lambda: any(path.name.endswith("model.onnx") for path in tmp_path.glob(".b*/*/*")),
-            "the copy of the model",
-            WAIT_S,
-        )
+        eventually(is_read, "the reading of the goldens")
+        assert [*tmp_path.glob(".b*/*/model.onnx")]
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=WAIT_S)
     finally:
         process.kill()
         process.wait()
+        for end in ends:
+            os.close(end)
     assert process.returncode == 130, said
     assert {path.name for path in tmp_path.iterdir()} == before

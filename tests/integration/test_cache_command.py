@@ -342,7 +342,7 @@ def test_clear_takes_effect_in_the_daemon_at_once(caching: Daemon, name: str) ->
     assert hits(caching, "m") == 1
     assert hits(caching, "n") == (2 if name else 1)
     eventually(lambda: on_disk(caching).get("m") == 1, "the new answer's being written")
-    assert f"clearing the cache of {name or 'all models'}" in caching.log()
+    assert f"clearing the cache of {name or 'all models'}" in caching.log_until_now()
 
 
 def test_a_model_that_the_daemon_does_not_know_is_told(caching: Daemon) -> None:

@@ -1,5 +1,6 @@
 """The client commands as a person or a script runs them."""
 
+import contextlib
 import json
 import os
 import pty
@@ -312,7 +313,7 @@ def test_bench_takes_inputs_and_a_duration(digits: Daemon) -> None:
     arguments = ("--duration", "0.2", "--input", f"image=@{TEST_SET}:image")
     report = _json("bench", "digits", *arguments, at=digits)
     assert report["requests"] > 0
-    assert 0.2 <= report["duration_s"] < 5
+    assert 0.2 <= report["duration_s"] < WAIT_S
     assert report["bytes_per_request"] > 450 * 64 * 4
 
 
@@ -373,8 +374,12 @@ def test_bench_shows_its_progress_on_a_terminal(digits: Daemon) -> None:
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=terminal, text=True)
     os.close(terminal)
     output, _ = process.communicate(timeout=WAIT_S)
-    with os.fdopen(reader, "rb") as bar:
-        assert b"bench digits" in bar.read1(65_536)
+    bar = b""
+    with contextlib.suppress(OSError):  # how a terminal ends that nobody writes to any more
+        while part := os.read(reader, 65_536):
+            bar += part
+    os.close(reader)
+    assert b"bench digits" in bar
     assert process.returncode == 0
     assert "bench digits" not in output
 

@@ -1,6 +1,8 @@
 """What a scraper sees of a real daemon, over its life."""
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
@@ -81,14 +83,23 @@ def test_pipelined_scrapes_are_answered_in_their_order(digits: Daemon) -> None:
     assert text.index(b"edge_runtime_build_info") < text.index(b'{"live":true}')
 
 
-def test_counters_survive_an_idle_unload_and_go_on_when_the_model_is_back() -> None:
-    idle = {"EDGE_RUNTIME__MODELS__DIGITS__IDLE_UNLOAD_S": "0.3"}
-    with daemon(MODEL, environment=idle) as running:
+def test_counters_survive_an_idle_unload_and_go_on_when_the_model_is_back(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+
+    def write(idle_unload_s: float) -> None:
+        path = DIGITS / "digits-int8.onnx"
+        text = f"[models.digits]\npath = '{path}'\nidle_unload_s = {idle_unload_s}\n"
+        config.write_text(text, "utf-8")
+
+    write(0)  # or it may leave between two requests, too
+    with daemon("--config", str(config)) as running:
         for _ in range(3):
             assert running.infer("digits", [IMAGE]).status == 200
         assert running.infer("digits", [{**IMAGE, "name": "x"}]).status == 400
         before = counters(scrape(running))
         assert before["edge_runtime_inference_rows_total", ("1", "digits")] == 3
+        write(0.1)
+        running.process.send_signal(signal.SIGHUP)
         eventually(lambda: value(running, "edge_runtime_model_loaded") == 0, "the unload")
         assert value(running, "edge_runtime_model_unloads_total", reason="idle") == 1
         assert value(running, "edge_runtime_model_size_bytes") == 0

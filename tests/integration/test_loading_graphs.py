@@ -181,11 +181,12 @@ def test_model_that_crashes_onnx_runtime_is_refused_and_the_daemon_lives(
     loads: Loader, graphs: OptimizedGraphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = bare(network(tmp_path / "m.onnx"))
-    crash = interpreter(tmp_path / "crash", "kill -SEGV $$")
-    monkeypatch.setattr(sys, "executable", crash)
-    with pytest.raises(ModelLoadError, match=r"crashed \(SIGSEGV\) while m\.onnx was tried out"):
-        loads(bundle, graphs)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", interpreter(tmp_path / "crash", "kill -SEGV $$"))
+        with pytest.raises(
+            ModelLoadError, match=r"crashed \(SIGSEGV\) while m\.onnx was tried out"
+        ):
+            loads(bundle, graphs)
     loads(bundle, graphs)
     assert loads.used_graph()
 
@@ -235,9 +236,11 @@ def test_process_that_fails_costs_the_cache_and_nothing_else(
 FULL_DISK = """
 import logging, resource, sys
 from pathlib import Path
+from edge_runtime import graph_optimization
 from edge_runtime.optimized_graphs import OptimizedGraphs
 from tests.loads import bare, load
 logging.basicConfig(format="%(levelname)s %(message)s")
+graph_optimization.PATIENCE_S = 200.0
 model, folder = map(Path, sys.argv[1:])
 graphs = OptimizedGraphs(folder, 2**26, model_bytes_min=0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # half of the weights

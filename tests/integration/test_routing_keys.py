@@ -24,12 +24,13 @@ X = np.ones((1, 2), np.float32)
 def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     """A device whose traffic is split between versions 1 and 2."""
     folder = tmp_path_factory.mktemp("split")
-    with Device(folder, seed=add_constant(folder / "seed.onnx", 1.0)) as running:
+    seed = add_constant(folder / "seed.onnx", 1.0)
+    # A probation that does not end by itself: what is committed cannot be promoted.
+    with Device(folder, seed=seed, probation_s=600.0) as running:
         running.stage(bundle(folder / "v2", 2), mode="manual")
-        running.reach(2, "staged")
-        for _ in range(2):
+        for state in ("staged", "probation"):
+            running.reach(2, state)
             assert running.order("promote").status == 200
-            running.reach(2, "probation", "committed")
         assert running.ended(2).state == "committed"
         body = {"weights": {"1": 50, "2": 50}}
         assert running.post(f"/admin/models/{MODEL}/traffic", body).status == 200
