@@ -62,6 +62,7 @@ FAST: Final[Mapping[str, Any]] = {
 """``[release]`` of a device on which everything goes fast."""
 _GOLDEN: Final = np.array([[1.0, 2.0], [3.0, -4.0]], np.float32)
 _OK: Final = 200
+_READ_AGAIN: Final = "configuration read again"
 
 
 # -- bundles ---------------------------------------------------------------------------------------
@@ -176,6 +177,7 @@ class Device:
         self.folder = folder
         self.model = model
         self.is_up = threading.Event()
+        self._more = more
         self.config = configuration(folder / "runtime.toml", more, **release)
         repository = folder / "repository"
         repository.mkdir(exist_ok=True)
@@ -233,6 +235,17 @@ class Device:
     def order(self, what: str, **more: Any) -> Answer:  # noqa: ANN401 - fields of the request
         """Order ``promote``, ``rollback``, ``abort``, ``hold`` or ``clear``."""
         return self.post(f"/admin/releases/{self.model}/{what}", more)
+
+    def take_settings(self, **release: Any) -> None:  # noqa: ANN401 - settings
+        """Give the daemon other settings of releases, by SIGHUP.
+
+        Args:
+            release: Changes of the fast ``[release]``.
+        """
+        before = self.daemon.log().count(_READ_AGAIN)
+        configuration(self.config, self._more, **release)
+        self.daemon.process.send_signal(signal.SIGHUP)
+        eventually(lambda: self.daemon.log().count(_READ_AGAIN) > before, "the new settings")
 
     # -- facts ---------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.release_device import Device
 
 PAUSE_S: Final = 0.004  # between two requests of one client
+GONE_S: Final = 10.0
+"""Time for a process that was killed to be gone, after its connections were cut."""
 CUT: Final = 0
 _LOST: Final = -1
 _OK: Final = 200
@@ -89,6 +91,7 @@ class Traffic:
         self._device = device
         self._over = threading.Event()
         self.asked: list[Asked] = []
+        self._killed: subprocess.Popen[bytes] | None = None
         self._threads = [
             threading.Thread(target=self._work, args=(ask, number * 1_000_003), daemon=True)
             for number, ask in enumerate(clients)
@@ -101,6 +104,8 @@ class Traffic:
             process = self._device.daemon.process
             if not self._device.is_up.wait(PAUSE_S) or process is not self._device.daemon.process:
                 continue  # what a restart cuts is told by the process that was killed
+            if process is self._killed:
+                continue  # nobody is there before the next one
             count += 1
             self.asked.append(self._one(ask, count, process))
 
@@ -108,14 +113,25 @@ class Traffic:
         at_s = time.monotonic()
         try:
             return ask(self._device, count)
-        except (OSError, http.client.HTTPException) as error:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                is_killed = process.wait(1.0) == -signal.SIGKILL
-                # A stop may come between this client's look at is_up and its connecting.
-                if is_killed or not self._device.is_up.is_set():
-                    self._device.is_up.clear()
-                    return Asked(at_s, CUT)
+        except Exception as error:  # noqa: BLE001 - told: a thread that ends would tell nothing
+            is_cut = isinstance(error, (OSError, http.client.HTTPException))
+            if is_cut and self._has_gone(process):
+                return Asked(at_s, CUT)
             return Asked(at_s, _LOST, shown=f"{type(error).__name__}: {error}")
+
+    def _has_gone(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Tell whether a daemon was killed or told to stop, however late this is asked."""
+        if self._is_over(process):  # a stop may come between the look at is_up and the connecting
+            return True
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if process.wait(GONE_S) == -signal.SIGKILL:
+                # Not ``is_up.clear()``: the next daemon may be up by now.
+                self._killed = process
+                return True
+        return self._is_over(process)
+
+    def _is_over(self, process: "subprocess.Popen[bytes]") -> bool:
+        return not self._device.is_up.is_set() or process is not self._device.daemon.process
 
     def end(self) -> None:
         """Stop asking."""

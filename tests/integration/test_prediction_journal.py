@@ -167,7 +167,7 @@ def test_the_owners_function_decides_what_is_stored(tmp_path: Path) -> None:
         ask(running)
         eventually(lambda: "redact failed" in running.log(), "the function's failure in the log")
         counted = b'edge_runtime_journal_left_out_total{reason="redacted"} 1.0'
-        assert counted in running.request("GET", "/metrics").body
+        eventually(lambda: counted in running.request("GET", "/metrics").body, "its count")
         assert rows(running)["rows"] == []
     path = configured(tmp_path, ALL + 'redact = "redacting:missing"\n')
     done = subprocess.run(

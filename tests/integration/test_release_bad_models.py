@@ -150,8 +150,6 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
         more="[batching]\nenabled = false",
         shadow_s=60.0,
         trial_memory_bytes=600 * MIB,
-        self_test_s=30.0,
-        self_test_cpu_s=5.0,
     ) as running:
         yield running
 

@@ -23,7 +23,7 @@ from edge_runtime.errors import (
     StorageError,
 )
 from edge_runtime.protocol import release_schemas as schemas
-from tests.daemons import COMMAND, eventually
+from tests.daemons import COMMAND
 from tests.scripted_orders import AdminSocket, ScriptedOrders, admin_socket, shown, standing
 from tests.scripted_server import scripted_server
 
@@ -260,7 +260,8 @@ def test_wait_gives_up_a_daemon_that_stays_away(
 
 
 def test_ctrl_c_ends_the_waiting_and_not_the_release(admin: AdminSocket, bundle: Path) -> None:
-    admin.orders.models["digits"] = [standing(shown("shadowing", remaining_s=600.0))]
+    waits = shown("shadowing", remaining_s=600.0, waits_for="the disk has not answered")
+    admin.orders.models["digits"] = [standing(waits)]
     process = subprocess.Popen(
         [COMMAND, "release", "stage", str(bundle), "--wait", "--socket", str(admin.path)],
         stdout=subprocess.PIPE,
@@ -269,7 +270,8 @@ def test_ctrl_c_ends_the_waiting_and_not_the_release(admin: AdminSocket, bundle:
     )
     assert process.stderr is not None
     assert "release 7" in process.stderr.readline()
-    eventually(lambda: admin.orders.taken != [], "the order")
+    # Only now it waits: before, it imports, where an interruption can be lost.
+    assert any("it waits" in line for line in process.stderr)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=WAIT_S)
     assert process.returncode == 130

@@ -21,7 +21,12 @@ pytestmark = pytest.mark.integration
 OTHER = "n"
 QUICKLY: Mapping[str, Any] = {"shadow_s": 0.0, "canary_s": 0.3, "probation_s": 0.1, "weights": [50]}
 """Every release is committed at once, for want of traffic."""
-SLOWLY: Mapping[str, Any] = {"shadow_s": 0.0, "canary_s": 300.0, "weights": [50]}
+SLOWLY: Mapping[str, Any] = {
+    "shadow_s": 0.0,
+    "canary_s": 300.0,
+    "blocks_min": 4096,
+    "weights": [50],
+}
 """Every release stays in the canary."""
 
 

@@ -1,6 +1,7 @@
 """Orders that come twice, at once, or too late: none of them costs more than it says."""
 
 import contextlib
+import os
 import shutil
 import signal
 import threading
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemons import eventually
+from tests.daemons import UnixConnection, eventually
 from tests.models import add_constant
 from tests.release_device import MODEL, Device, bundle, configuration
 from tests.release_traffic import ask_json
@@ -21,15 +22,14 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Device]:
     """A device on which the configuration's version 1 answers, under traffic."""
-    with under_traffic(tmp_path, probation_s=4.0) as running:
+    with under_traffic(tmp_path) as running:
         yield running
 
 
 @contextlib.contextmanager
-def under_traffic(folder: Path, probation_s: float) -> Iterator[Device]:
+def under_traffic(folder: Path) -> Iterator[Device]:
     seed = add_constant(folder / "seed.onnx", 1.0, note="seed")
-    asked = Device(folder, seed=seed, shadow_s=30.0, canary_s=30.0, probation_s=probation_s)
-    with asked as running:
+    with Device(folder, seed=seed, shadow_s=30.0, canary_s=30.0, probation_s=300.0) as running:
         running.begin_traffic(ask_json)
         yield running
         assert running.traffic.faults() == []
@@ -52,6 +52,24 @@ def at_once(device: Device, *orders: str) -> list[int]:
     return answers
 
 
+def asked_while_it_stands_still(device: Device, *orders: str) -> list[int]:
+    """Give orders to a daemon that does not run until it has them all; give their answers."""
+    process = device.daemon.process
+    with contextlib.ExitStack() as stack:
+        process.send_signal(signal.SIGSTOP)
+        stack.callback(process.send_signal, signal.SIGCONT)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        connections = []
+        for order in orders:
+            connection = UnixConnection(device.daemon.admin)
+            connection.request("POST", f"/admin/releases/{device.model}/{order}", b"{}")
+            connections.append(connection)
+    answers = [each.getresponse().status for each in connections]
+    for each in connections:
+        each.close()
+    return answers
+
+
 def test_a_release_that_several_take_back_at_once_goes_back_once(
     device: Device, tmp_path: Path
 ) -> None:
@@ -69,14 +87,16 @@ def test_a_release_that_several_take_back_at_once_goes_back_once(
     device.reach(3, "shadowing", "canary", "probation", "committed")
 
 
-def test_a_promote_that_comes_twice_does_not_skip_probation(tmp_path: Path) -> None:
-    with under_traffic(tmp_path, probation_s=300.0) as device:
-        device.stage(bundle(tmp_path / "v2", 2))
-        device.reach(2, "shadowing")
-        at_once(device, "promote", "promote", "promote")
-        release = device.release(2)
-        assert release is not None
-        assert release.state == "probation"
+def test_a_promote_that_comes_twice_does_not_skip_probation(device: Device, tmp_path: Path) -> None:
+    device.take_settings(shadow_s=300.0, probation_s=300.0, blocks_min=4096)
+    device.stage(bundle(tmp_path / "v2", 2))
+    device.reach(2, "shadowing")
+    # One that comes when the first is done is another order: all must be there before.
+    answers = asked_while_it_stands_still(device, "promote", "promote", "promote")
+    assert sorted(answers) == [200, 409, 409]
+    release = device.release(2)
+    assert release is not None
+    assert release.state == "probation"
 
 
 def test_a_rollback_that_comes_twice_leaves_something_to_answer(

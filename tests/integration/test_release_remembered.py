@@ -42,9 +42,10 @@ def test_the_same_file_under_a_new_number_is_refused_unless_somebody_insists(
     assert (bad.version, bad.digest) == (2, before.digest)
     assert bad.manifest_sha256 == before.manifest_sha256
     assert "agreement" in bad.reason
-    release = burnt.stage(same, again=True)
+    # By hand: compared again it would be remembered again, sooner than anybody looks.
+    release = burnt.stage(same, again=True, mode="manual")
     assert (release.version, burnt.status().bad) == (3, [])
-    burnt.reach(3, "shadowing", "rolling-back", "rolled-back")
+    burnt.reach(3, "staged")
 
 
 def test_a_variant_that_was_bad_here_does_not_get_past_its_choice(

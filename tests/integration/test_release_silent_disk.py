@@ -57,7 +57,7 @@ def test_a_way_back_that_is_damaged_ends_disabled_and_says_so(tmp_path: Path) ->
             assert running.order("promote").status == http.client.OK
             running.reach(version, "committed")
         eventually(lambda: not _is_loaded(running, "2"), "version 2's leaving memory")
-        running.is_up.clear()  # from here on nothing may answer
+        running.traffic.end()  # from here on nothing may answer
         before = running.daemon.state / "store" / "models" / running.model / "2" / "model.onnx"
         before.chmod(0o644)
         before.write_bytes(b"rotten")
