@@ -137,7 +137,7 @@ class Device:
     progress: list[Progress] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     tell: Callable[[Notice], None] = lambda _: None
-    read_s: float = 10.0
+    read_s: float = 60.0
     ca: str = ""
 
     def __post_init__(self) -> None:

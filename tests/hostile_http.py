@@ -108,6 +108,7 @@ class HostileServer:
         self.tls: ssl.SSLContext | None = None
         self._rules: list[_Rule] = []
         self._lock = threading.Lock()
+        self._notes = 0
         self._sockets: set[socket.socket] = set()
         if tls is not None:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -142,8 +143,12 @@ class HostileServer:
             return [seen.path for seen in self.requests]
 
     def forget(self) -> None:
-        """Begin the notes of requests and bytes anew."""
+        """Begin the notes of requests and bytes anew.
+
+        An answer may still be sent whose caller has left: what is left of it is not noted any more.
+        """
         with self._lock:
+            self._notes += 1
             self.requests.clear()
             self.sent_bytes.clear()
             self.connections = 0
@@ -159,8 +164,12 @@ class HostileServer:
                     sock.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
 
-    def note(self, seen: Seen) -> Fault | None:
-        """Note a request and choose its fault; the handler calls it."""
+    def note(self, seen: Seen) -> tuple[int, Fault | None]:
+        """Note a request and choose its fault; the handler calls it.
+
+        Returns:
+            The number of the notes that it is in, for :meth:`note_sent`, and the fault.
+        """
         with self._lock:
             self.requests.append(seen)
             for rule in self._rules:
@@ -171,13 +180,14 @@ class HostileServer:
                     continue
                 if rule.left is not None:
                     rule.left -= 1
-                return rule.fault
-        return None
+                return self._notes, rule.fault
+            return self._notes, None
 
-    def note_sent(self, path: str, size_bytes: int) -> None:
-        """Count body bytes; the handler calls it."""
+    def note_sent(self, notes: int, path: str, size_bytes: int) -> None:
+        """Count body bytes of a request in these notes; the handler calls it."""
         with self._lock:
-            self.sent_bytes[path] = self.sent_bytes.get(path, 0) + size_bytes
+            if notes == self._notes:
+                self.sent_bytes[path] = self.sent_bytes.get(path, 0) + size_bytes
 
     def note_socket(self, sock: socket.socket, *, is_open: bool) -> None:
         """Know which connections to close at the end; the handler calls it."""
@@ -244,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         headers = {name.lower(): text for name, text in self.headers.items()}
-        fault = self.server.owner.note(Seen(self.command, path, headers))
+        self._notes, fault = self.server.owner.note(Seen(self.command, path, headers))
         file = (self.server.owner.folder / unquote(path).lstrip("/")).resolve()
         inside = file.is_relative_to(self.server.owner.folder.resolve())
         body = file.read_bytes() if inside and file.is_file() else None
@@ -307,7 +317,7 @@ class _Handler(BaseHTTPRequestHandler):
         for begin in range(0, len(data), PIECE_BYTES):
             piece = data[begin : begin + PIECE_BYTES]
             # Before it goes: who has read it all may look at the count.
-            self.server.owner.note_sent(path, len(piece))
+            self.server.owner.note_sent(self._notes, path, len(piece))
             self.wfile.write(piece)
 
     def _body(self, path: str, part: bytes, fault: Fault | None) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -176,8 +175,9 @@ def repository_server(repository: TufRepository) -> Iterator[HostileServer]:
 def new_device(
     repository: TufRepository, server: HostileServer, tmp_path: Path
 ) -> Iterator[Device]:
-    """Make a device that believes nothing yet but the first root."""
-    made = Device(tmp_path / "state", server.url, repository.first_root, Hands(time.time()))
+    """Make a device that believes nothing yet but the first root; its clock is its fleet's."""
+    hands = Hands(repository.now_s)  # however long it took to get from there to here
+    made = Device(tmp_path / "state", server.url, repository.first_root, hands)
     with contextlib.closing(made):
         yield made
 

@@ -33,7 +33,8 @@ from tests.hostile_http import (
 pytestmark = pytest.mark.integration
 
 BODY = bytes(range(256)) * 1000
-QUICK = RepositorySettings(connect_s=5.0, read_s=1.0)
+PATIENT = RepositorySettings(connect_s=60.0, read_s=60.0)
+QUICK = msgspec.structs.replace(PATIENT, read_s=1.0)
 
 
 class AnyClock:
@@ -59,7 +60,7 @@ def server(tmp_path: Path) -> Iterator[HostileServer]:
 
 @pytest.fixture
 def http() -> Iterator[Http]:
-    made = open_http(QUICK, AnyClock())
+    made = open_http(PATIENT, AnyClock())
     with contextlib.closing(made):
         yield made
 
@@ -128,10 +129,13 @@ def test_a_status_says_who_must_act(
 def test_a_body_that_does_not_come_whole_is_an_error(
     server: HostileServer, http: Http, fault: Fault
 ) -> None:
-    server.fault("/file", fault, times=1)
+    server.fault("/file", fault)
+    http._settings = QUICK
     with pytest.raises(NetworkError) as caught:
-        fetch(http, server.url + "/file")
+        fetch(http, server.url + "/file", first_byte_s=60.0)
     assert not isinstance(caught.value, TooSlowError)
+    server.heal()
+    http._settings = PATIENT
     assert fetch(http, server.url + "/file") == BODY
 
 
@@ -207,7 +211,7 @@ def test_what_is_no_url_is_the_operators_to_mend(http: Http, url: str) -> None:
 
 
 def test_another_thread_can_end_an_answer(server: HostileServer) -> None:
-    http = open_http(msgspec.structs.replace(QUICK, read_s=30.0), AnyClock())
+    http = open_http(PATIENT, AnyClock())
     server.fault("/file", stall(1000))
     caught: list[Exception] = []
 
@@ -230,19 +234,19 @@ def test_another_thread_can_end_an_answer(server: HostileServer) -> None:
 def test_a_proxy_is_used_if_it_is_named_and_not_for_hosts_that_are_excepted(
     server: HostileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxied = open_http(msgspec.structs.replace(QUICK, proxy=server.url), AnyClock())
+    proxied = open_http(msgspec.structs.replace(PATIENT, proxy=server.url), AnyClock())
     assert fetch(proxied, "http://name.invalid/file") == BODY
     assert server.requests[-1].headers["host"] == "name.invalid"
     proxied.close()
     monkeypatch.setenv("http_proxy", server.url)
     monkeypatch.setenv("no_proxy", "other.invalid")
-    by_environment = open_http(QUICK, AnyClock())
+    by_environment = open_http(PATIENT, AnyClock())
     assert fetch(by_environment, "http://name.invalid/file") == BODY
     with pytest.raises(NetworkError):
         fetch(by_environment, "http://other.invalid/file")
     by_environment.close()
     for wrong in ("https://proxy:1", "socks5://proxy:1", "proxy"):
-        http = open_http(msgspec.structs.replace(QUICK, proxy=wrong), AnyClock())
+        http = open_http(msgspec.structs.replace(PATIENT, proxy=wrong), AnyClock())
         with pytest.raises(ConfigError, match="proxy"):
             fetch(http, "http://name.invalid/file")
 

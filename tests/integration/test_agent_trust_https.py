@@ -47,7 +47,7 @@ def server(running: HostileServer) -> Iterator[HostileServer]:
 
 @pytest.fixture
 def asking(server: HostileServer) -> Https:
-    return believing(server, WHOLE_S)
+    return believing(server, ENOUGH_S)
 
 
 def believing(server: HostileServer, whole_s: float) -> Https:
@@ -64,17 +64,20 @@ def test_an_answer_comes_whole(server: HostileServer, asking: Https) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_server_that_drips_or_falls_silent_is_given_up_when_the_time_is_over(
-    server: HostileServer, asking: Https, fault: Fault, method: str
+    server: HostileServer, fault: Fault, method: str
 ) -> None:
     server.fault("*", fault)
+    hasty = believing(server, WHOLE_S)
     with pytest.raises(TooSlowError, match="not whole within"):
-        asking.ask(method, f"{server.url}/answer", b"" if method == "POST" else None)
+        hasty.ask(method, f"{server.url}/answer", b"" if method == "POST" else None)
 
 
-def test_an_answer_without_end_is_not_read_beyond_its_limit(server: HostileServer) -> None:
+def test_an_answer_without_end_is_not_read_beyond_its_limit(
+    server: HostileServer, asking: Https
+) -> None:
     server.fault("*", endless())
     with pytest.raises(TrustError, match=f"over {ANSWER_BYTES_MAX} bytes"):
-        believing(server, ENOUGH_S).ask("GET", f"{server.url}/answer")
+        asking.ask("GET", f"{server.url}/answer")
 
 
 @pytest.mark.parametrize("fault", [truncate(10), hang_up()], ids=["cut-off", "no-answer"])
@@ -95,9 +98,8 @@ def test_a_refusal_and_a_failure_are_told_apart(server: HostileServer, asking: H
         asking.ask("POST", f"{server.url}/answer", b"x")
 
 
-def test_another_thread_can_call_it_off(server: HostileServer) -> None:
+def test_another_thread_can_call_it_off(server: HostileServer, asking: Https) -> None:
     server.fault("*", drip(10, 0.01))
-    asking = believing(server, ENOUGH_S)
     raised: list[BaseException] = []
 
     def ask() -> None:
