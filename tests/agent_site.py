@@ -48,14 +48,18 @@ class Operator:
         self.heard: dict[str, list[bytes]] = {}
         self._order: list[tuple[str, bytes]] = []
         self._lock = threading.Lock()
+        is_listening = threading.Event()
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id="operator", protocol=MQTTProtocolVersion.MQTTv5
         )
         self._client.on_connect = lambda client, *_: client.subscribe("edge/#", qos=1)
+        self._client.on_subscribe = lambda *_: is_listening.set()
         self._client.on_message = self._received
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", broker.port)
         self._client.loop_start()
+        # What is said before the broker knows that somebody listens is kept for nobody.
+        assert is_listening.wait(60.0), "the broker did not let the operator listen"
 
     def close(self) -> None:
         """Leave."""
@@ -69,8 +73,8 @@ class Operator:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Say something, and wait until the broker has it."""
         said = self._client.publish(topic, payload, qos=1, retain=retain)
-        said.wait_for_publish(10)
-        assert said.is_published(), f"the broker did not take {topic} within 10 s"
+        said.wait_for_publish(60.0)
+        assert said.is_published(), f"the broker did not take {topic} within a minute"
 
     def of(self, kind: Kind) -> list[dict[str, Any]]:
         """Give the payloads of one kind from the device, the oldest first."""
@@ -138,6 +142,19 @@ class AgentProcess:
         code = self.process.wait(within_s)
         self.process = None
         return code
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have it stand still for a block, whatever it is doing."""
+        process = self.process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            # A signal takes a moment; who has ended is not waited for.
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Kill it if it still runs."""

@@ -1,6 +1,7 @@
 """Real MQTT brokers for tests: mosquitto on loopback, stopped by its process id."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -24,6 +25,10 @@ from tests.daemons import eventually
 
 HOST = "127.0.0.1"
 STOP_S = 60.0
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
+_OF_A_WORKER = 1000
+_FIRST_PORT = 20_000 + _WORKER % 12 * _OF_A_WORKER
+_offsets = itertools.count(os.getpid())
 
 
 def program() -> str:
@@ -38,11 +43,18 @@ def program() -> str:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Give a port that nobody listens on, and that nobody else takes before it is used.
+
+    The kernel gives those from 32768 on to whoever connects, as soon as they are let go of; so
+    this one is of the others, each worker has its own, and no two calls give the same.
+    """
+    for _ in range(_OF_A_WORKER):
+        port = _FIRST_PORT + next(_offsets) % _OF_A_WORKER
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind((HOST, port))
+            return port
+    message = f"no port from {_FIRST_PORT} on is free"
+    raise AssertionError(message)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,10 +144,8 @@ class EnrolmentServer:
     certificate_days: float = 30
     url: str = ""
 
-    def token(
-        self, *, uses: int = 1, expires_s: float = NOW.timestamp() + 3600, **more: object
-    ) -> str:
-        """Make a token that the server knows."""
+    def token(self, *, uses: int = 1, expires_s: float | None = None, **more: object) -> str:
+        """Make a token that the server knows, for an hour unless another end is given."""
         name, secret = f"t{len(self.tokens)}", "s" * 32
         self.tokens[name] = secret, uses
         fields: dict[str, Any] = {
@@ -155,7 +154,7 @@ class EnrolmentServer:
             "secret": secret,
             "ca_sha256": self.authority.fingerprint,
             "root_sha256": sha256(self.root).hexdigest(),
-            "expires_s": expires_s,
+            "expires_s": time.time() + 3600 if expires_s is None else expires_s,
             "uses": uses,
         }
         return write_token(Token(**{**fields, **dict(more)}))

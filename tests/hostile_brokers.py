@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from tests.brokers import HOST
+from tests.daemons import eventually
 
 ACCEPTED_V5 = b"\x20\x03\x00\x00\x00"
 REFUSED_VERSION = b"\x20\x02\x00\x01"
@@ -74,6 +75,8 @@ class ScriptedBroker:
 class OldBroker(ScriptedBroker):
     """Stands before a real broker and speaks only MQTT 3.1.1.
 
+    While the real one is away it lets callers wait: who is sent away often asks in another version.
+
     Args:
         port: Of the real one.
         refusal: What it answers to MQTT 5; empty: it only ends the connection.
@@ -88,12 +91,25 @@ class OldBroker(ScriptedBroker):
         if level != 4:
             sock.sendall(self._refusal)
             return
-        with socket.create_connection((HOST, self._behind)) as behind:
+        with self._real_one() as behind:
             behind.sendall(connect)
             back = threading.Thread(target=_pump, args=(behind, sock))
             back.start()
             _pump(sock, behind)
             back.join()
+
+    def _real_one(self) -> socket.socket:
+        found: list[socket.socket] = []
+
+        def is_there() -> bool:
+            if self._is_closed:
+                raise ConnectionAbortedError
+            with contextlib.suppress(ConnectionRefusedError):
+                found.append(socket.create_connection((HOST, self._behind)))
+            return bool(found)
+
+        eventually(is_there, "the real broker's return")
+        return found[0]
 
 
 def _nothing(_sock: socket.socket, _level: int) -> None:

@@ -43,7 +43,7 @@ def local(port: int, **more: Any) -> Mqtt:  # noqa: ANN401 - settings
         "reconnect_first_s": 0.05,
         "reconnect_most_s": 0.2,
         "will_delay_s": 0.0,
-        "keepalive_s": 5,
+        "keepalive_s": 60,
     }
     return msgspec.convert({**quick, **more}, Mqtt)
 
@@ -126,6 +126,13 @@ class LinkedDevice:
         self.link.stop()
         self.outbox.close()
         self.file.close()
+
+    def is_subscribed(self) -> bool:
+        """Tell whether the broker passes on what comes for it: not as soon as it has said yes.
+
+        Its presence goes out after its subscriptions, and the broker has taken it.
+        """
+        return self.link.status.is_connected and not self.link._presence
 
     def say(self, topic: str, payload: bytes, priority: Priority, *, retain: bool = False) -> int:
         """Put a message into the outbox."""

@@ -103,10 +103,10 @@ class Kills:
                 waiting = device.outbox.waiting()
                 return waiting.statuses + waiting.metrics == 0 and device.link.status.is_connected
 
-            eventually(is_empty, "the end of the drain", 30.0)
+            eventually(is_empty, "the end of the drain")
             last = device.status("last", "end")
             name = device.outbox.boot_id
-            eventually(lambda: last in receiver.runs[name].seqs, "the last report's arrival", 30.0)
+            eventually(lambda: last in receiver.runs[name].seqs, "the last report's arrival")
 
 
 def check(kills: Kills, receiver: Receiver) -> dict[str, int]:

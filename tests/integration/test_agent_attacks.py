@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tuf.api.metadata import MetaFile
 
+from agent.messages import Reported
 from agent.topics import Kind
 from tests.agent_site import FLEET, STORY_S, Site, site
 from tests.daemons import eventually
@@ -27,7 +29,11 @@ from tests.tuf_attacks import TufRepository, plan, signer
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
-HURRY = "metadata_s = 1.5\nread_s = 1.0"
+HURRY = "metadata_s = 1.5"
+"""For what is too slow; anything can be that on a busy machine, so only where it is expected."""
+
+
+SLOW = "too-slow"
 
 
 @dataclass
@@ -71,7 +77,8 @@ class Attacked:
         text = hashlib.sha256()
         state = self.here.agent.state
         for path in sorted(state.rglob("*")):
-            if path.name.startswith(("agent.db", "outbox.seq")) or path.is_socket():
+            own = ("agent.db", ".agent.db", "outbox.seq")
+            if path.name.startswith(own) or path.is_socket():
                 continue
             text.update(path.relative_to(state).as_posix().encode() + b"\0")
             if path.is_symlink():
@@ -79,6 +86,24 @@ class Attacked:
             elif path.is_file():
                 text.update(path.read_bytes())
         return text.hexdigest()
+
+    def rests(self) -> bool:
+        """Tell whether the newest version runs, and all is written down and said of it."""
+        found = self.here.operator.of(Kind.REPORTED)
+        told = msgspec.json.decode(found[-1]["payload"], type=Reported).models if found else {}
+        is_told = MODEL in told and told[MODEL].active == self.version and not told[MODEL].phase
+        return is_told and self.here.agent.status()["updates"] == []
+
+    def restart(self, hurry: str = "") -> None:
+        """Have the agent begin anew, in a hurry or with all the time of the world."""
+        agent = self.here.agent
+        assert agent.stop() == 0
+        text = agent.config.read_text("utf-8").replace(f"{HURRY}\n", "")
+        agent.config.write_text(text, "utf-8")
+        if hurry:
+            agent.set("repository", hurry)
+        agent.start()
+        eventually(agent.is_up, "the agent", STORY_S)
 
     def reports(self) -> list[str]:
         """Give why the repository was not believed, as the fleet heard it; each number once."""
@@ -177,7 +202,7 @@ ATTACKS: dict[str, tuple[Callable[[Attacked], None], str]] = {
     "two states are mixed": (_mixed, "mixed"),
     "another file than was signed": (_wrong_hash, "wrong-hash"),
     "metadata without end": (_endless, "too-large"),
-    "metadata drip": (_drip, "too-slow"),
+    "metadata drip": (_drip, SLOW),
     "metadata are garbage": (_garbage, "malformed"),
     "plans are another fleet's": (_foreign, "wrong-fleet"),
 }
@@ -194,7 +219,6 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
         text = here.agent.config.read_text("utf-8")
         text = text.replace(str(here.repository.root), str(repository.first_root))
         here.agent.config.write_text(text, "utf-8")
-        here.agent.set("repository", HURRY)
         here.agent.look_at(web.url)
         made = Attacked(here, repository, web, folder)
         made.release()
@@ -210,11 +234,13 @@ def test_an_attack_changes_nothing_is_reported_once_and_the_device_recovers(
     act, reason = ATTACKS[name]
     here, agent = attacked.here, attacked.here.agent
     running, reports = attacked.version, len(attacked.reports())
-    eventually(lambda: agent.status()["updates"] == [], "rest", STORY_S)
+    eventually(attacked.rests, "rest", STORY_S)
     assert attacked.look() == ""
     before = attacked.digest()
     with attacked.attack():
         act(attacked)
+        if reason == SLOW:
+            attacked.restart(HURRY)
         assert [attacked.look(), attacked.look(), attacked.look()] == [reason] * 3
         assert attacked.digest() == before
         status = agent.status()["repository"]
@@ -225,6 +251,8 @@ def test_an_attack_changes_nothing_is_reported_once_and_the_device_recovers(
         assert status["problem"][:40] in explained, explained
         eventually(lambda: len(attacked.reports()) > reports, "the report", STORY_S)
     # Nothing of it is left in the way.
+    if reason == SLOW:
+        attacked.restart()
     attacked.release()
     assert attacked.look() == ""
     here.reached("succeeded", running + 1)

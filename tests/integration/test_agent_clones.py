@@ -37,6 +37,11 @@ def is_cloned(agent: AgentProcess) -> bool:
     return clone_of(agent) == "cloned"
 
 
+def has_noted(agent: AgentProcess) -> bool:
+    """Tell whether it remembers that also at its next start: it logs after it has written."""
+    return "another device signs with this one's key" in agent.log()
+
+
 def test_a_disk_that_is_copied_while_its_agent_runs_makes_both_hold(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -52,7 +57,8 @@ def test_a_disk_that_is_copied_while_its_agent_runs_makes_both_hold(tmp_path: Pa
         try:
             one.start()
             eventually(lambda: bool(births(operator)), "the first birth", STORY_S)
-            shutil.copytree(one.state, two.state, ignore=shutil.ignore_patterns("*.sock"))
+            with one.frozen():  # a disk is copied as it is at one moment
+                shutil.copytree(one.state, two.state, ignore=shutil.ignore_patterns("*.sock"))
             two.start()
             for agent in (one, two):
                 eventually(partial(is_cloned, agent), "notice", WITHIN_S)
@@ -92,6 +98,7 @@ def test_two_agents_with_one_key_notice_it_hold_and_say_so_until_somebody_sees_t
             two.start()
             for agent in (one, two):
                 eventually(partial(is_cloned, agent), "notice", WITHIN_S)
+                eventually(partial(has_noted, agent), "its being written down", WITHIN_S)
             eventually(
                 lambda: any("clone" in birth.conditions for birth in births(operator)),
                 "a birth that says so",

@@ -76,12 +76,19 @@ def rewritten(archive: Path, into: Path, name_ends: str, data: bytes) -> Path:
 
 
 def believed(agent: AgentProcess) -> dict[str, object]:
-    """Give everything that the agent keeps but for its database, whose floors are asked apart."""
-    return {
-        name: content
-        for name, content in tree(agent.state).items()
-        if not name.startswith(("agent.db", "agent.lock", "agent.sock", "outbox.seq"))
-    }
+    """Give everything that the agent keeps but for its database, whose floors are asked apart.
+
+    A running agent may be writing it, and the copy of what is in it, at any time.
+    """
+    own = ("agent.db", ".agent.db", "agent.lock", "agent.sock", "outbox.seq")
+    found: dict[str, object] = {}
+    for path in sorted(agent.state.iterdir()):
+        if path.is_dir():
+            found[path.name] = ""
+            found |= {f"{path.name}/{name}": content for name, content in tree(path).items()}
+        elif not path.name.startswith(own):
+            found[path.name] = path.read_bytes()
+    return found
 
 
 def place(agent: AgentProcess) -> Path:

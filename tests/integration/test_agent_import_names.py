@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent_site import AgentProcess
+from tests.agent_site import STORY_S, AgentProcess
 from tests.daemons import eventually
 from tests.repositories import new_repository, tree
 from tests.store_bundles import ONNX
@@ -44,7 +44,7 @@ def test_names_that_a_manifest_allows_come_in_and_every_signature_is_right(
     try:
         if is_running:
             agent.start()
-            eventually(agent.is_up, "the agent", 50.0)
+            eventually(agent.is_up, "the agent", STORY_S)
         shown = agent.command("import", str(export)).stdout
         assert "every signature was right" in shown
         # No daemon runs here: what came in is known all the same, and that is said.

@@ -53,7 +53,7 @@ def upload(receiver: Receiver, running: Daemon, key: DeviceKey, allowed: int = 1
         device="till-7",
         key=key,
         server=Https.believing(AUTHORITY.pem.decode(), Watch(NOW.timestamp())),
-        source=Admin(running.admin, 5.0),
+        source=Admin(running.admin, 60.0),
         allows=allows,
     ).run(lambda: False)
 

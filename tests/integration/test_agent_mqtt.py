@@ -207,6 +207,7 @@ def test_the_drain_of_many_reports_begins_after_a_pause_but_births_do_not_wait(
         device.link.stop()
     with Receiver(broker.port, device.keys) as receiver:
         again = LinkedDevice(state, local(broker.port), outbox_settings=slow)
+        again.sender._uniform = lambda _low, high: high
         for number in range(100):
             again.metrics(number)
         birth = again.birth()
@@ -222,7 +223,7 @@ def test_announcements_and_commands_come_in_and_only_the_newest_announcement_cou
 ) -> None:
     with Receiver(broker.port, device.keys) as fleet:
         fleet.publish(device.topics.announcement, b"one", retain=True)
-        eventually(lambda: _is_connected(device), "the connection")
+        eventually(device.is_subscribed, "the connection")
         fleet.publish(device.topics.announcement, b"two", retain=True)
         order = Command(
             fleet="test", device="dev-1", op="check-now", id="c1", counter=1, expires_s=2e9

@@ -1,6 +1,7 @@
 """TLS, access rules, Unix sockets, websockets and old brokers: every way there is to a broker."""
 
 import ssl
+import tempfile
 import time
 from pathlib import Path
 
@@ -54,8 +55,7 @@ def test_a_device_with_a_certificate_may_speak_for_itself_and_for_nobody_else(
             run = device.outbox.boot_id
             eventually(lambda: seq in receiver.runs[run].seqs, "the report")
             liar.status()
-            eventually(lambda: liar.sender.refused == 1, "the refusal")
-            assert "refuses" in liar.sender.problem
+            eventually(lambda: "refuses" in liar.sender.problem, "the refusal")
             assert liar.outbox.waiting().statuses == 1
             assert receiver.count(liar.outbox.boot_id) == 0
 
@@ -95,8 +95,11 @@ def test_a_missing_certificate_is_said_and_tried_again(tmp_path: Path) -> None:
 
 
 def test_a_broker_on_a_unix_socket(tmp_path: Path) -> None:
-    path = Path("/tmp") / f"mqtt-{free_port()}.sock"  # noqa: S108 - paths have 107 bytes at most
-    with mosquitto(tmp_path, unix=path) as broker:
+    with (
+        tempfile.TemporaryDirectory(prefix="mqtt-", dir="/tmp") as short,  # at most 107 bytes
+        mosquitto(tmp_path, unix=Path(short) / "s") as broker,
+    ):
+        path = Path(short) / "s"
         settings = local(broker.port, brokers=(Broker(unix=str(path)),))
         with (
             LinkedDevice(tmp_path / "state", settings) as device,
@@ -104,7 +107,6 @@ def test_a_broker_on_a_unix_socket(tmp_path: Path) -> None:
         ):
             seq = device.status()
             eventually(lambda: seq in receiver.runs[device.outbox.boot_id].seqs, "the report")
-    path.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("is_encrypted", [False, True])
@@ -139,5 +141,5 @@ def test_an_old_broker_is_spoken_to_in_its_own_version_which_is_remembered(
         eventually(lambda: not _is_connected(device), "the loss")
         broker.restart()
         last = device.status()
-        eventually(lambda: last in receiver.runs[run].seqs, "the last report", 20.0)
+        eventually(lambda: last in receiver.runs[run].seqs, "the last report")
         assert set(old.levels[tried:]) == {4}

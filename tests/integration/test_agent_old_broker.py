@@ -115,6 +115,7 @@ def test_announcements_statuses_and_metrics_flow_over_mqtt_3_1_1_also_after_a_cr
                 eventually(agent.is_up, "the agent", STORY_S)
                 eventually(lambda: agent.status()["broker"]["is_connected"], "yes", STORY_S)
                 assert agent.status()["broker"]["protocol"] == "3.1.1"
+                eventually(partial(is_newer, agent, 0), "the first look", STORY_S)
                 before = agent.status()["repository"]["timestamp_version"]
                 repository.refresh()
                 ears.client.publish(TOPICS.announcement, repository.timestamp(), 1, retain=True)

@@ -6,7 +6,6 @@ start mends it.
 
 import contextlib
 import json
-import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,8 +32,12 @@ def births(operator: Operator) -> list[dict[str, Any]]:
 
 
 def losses(operator: Operator) -> list[dict[str, Any]]:
-    batches = [each["payload"].get("batch") or {} for each in operator.of(Kind.METRICS)]
-    return [each["records"] for each in batches if "records" in each]
+    """Give what was said of lost records; each number once, since a broker may say it again."""
+    batches = {
+        (each["boot_id"], each["seq"]): each["payload"].get("batch") or {}
+        for each in operator.of(Kind.METRICS)
+    }
+    return [each["records"] for each in batches.values() if "records" in each]
 
 
 @contextlib.contextmanager
@@ -59,16 +62,26 @@ def lonely_agent(tmp_path: Path) -> Iterator[tuple[AgentProcess, TestRepository]
             agent.close()
 
 
-def overwrite(database: Path) -> None:
+def overwrite(database: Path) -> bool:
     """Fill a database that is in use with rubbish, and have its user look at it again.
 
     Pages that a process has in memory are read again only when somebody else has written.
+
+    Returns:
+        Whether that was possible: not in the middle of a transaction of its user.
     """
-    with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
-        connection.execute("PRAGMA user_version = 1")
+    connecting = sqlite3.connect(database, isolation_level=None, timeout=0.0)
+    with contextlib.closing(connecting) as connection:
+        try:
+            connection.execute("PRAGMA user_version = 1")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            return False
     for each in (database, database.with_name(database.name + "-wal")):
         with each.open("r+b") as file:
             file.write(b"\xff" * each.stat().st_size)
+    return True
 
 
 def test_an_agent_whose_database_is_damaged_while_it_runs_ends_so_that_it_is_started_anew(
@@ -77,9 +90,12 @@ def test_an_agent_whose_database_is_damaged_while_it_runs_ends_so_that_it_is_sta
     with lonely_agent(tmp_path) as (agent, repository):
         assert agent.process is not None
         database = agent.state / "agent.db"
-        agent.process.send_signal(signal.SIGSTOP)
-        overwrite(database)
-        agent.process.send_signal(signal.SIGCONT)
+
+        def is_rubbish() -> bool:
+            with agent.frozen():
+                return overwrite(database)
+
+        eventually(is_rubbish, "the damage", STORY_S)
         repository.refresh()
 
         def has_ended() -> bool:

@@ -19,6 +19,11 @@ from tests.daemons import eventually
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
+def told_of(status: JobStatus) -> int:
+    """Count the steps of whose end a status tells."""
+    return len(status.details.get("judgements", ()))
+
+
 def judgements(here: Site, status: JobStatus) -> list[dict[str, Any]]:
     """Give what a status says of comparisons: in the runtime's words, and signed by the device."""
     key, signed = key_of(here.agent), []
@@ -39,10 +44,14 @@ def judgements(here: Site, status: JobStatus) -> list[dict[str, Any]]:
 def test_a_good_release_is_pulled_judged_committed_and_reported_with_its_digest_and_numbers(
     tmp_path: Path,
 ) -> None:
-    with site(tmp_path) as here:
+    with site(tmp_path, device_more={"shadow_s": 600.0, "canary_s": 600.0}) as here:
         here.agent.start()
         eventually(here.agent.is_up, "the agent", STORY_S)
+        # Without traffic the second step does not end before the first one was told of.
+        here.device.is_up.clear()
         here.publish(2, here.bundle("good", 2))
+        eventually(lambda: any(map(told_of, here.operator.jobs())), "word of a step", STORY_S)
+        here.device.is_up.set()
         last = here.reached("succeeded", 2)
         standing = here.device.status()
         assert standing.active == 2
@@ -62,7 +71,7 @@ def test_a_good_release_is_pulled_judged_committed_and_reported_with_its_digest_
         assert {"traffic_blocks", "traffic_errors_p", "level"} <= canary.keys()
         # On the way each status tells of the last step that had ended.
         way = [each for each in here.operator.jobs() if each.state is JobState.IN_PROGRESS]
-        assert {len(each.details.get("judgements", ())) for each in way} == {0, 1}
+        assert {told_of(each) for each in way} == {0, 1}
         assert here.operator.of(Kind.BIRTH)
         assert here.device.traffic.faults() == []
         assert here.agent.stop() == 0
@@ -109,10 +118,11 @@ def test_predictions_go_on_while_broker_and_repository_are_away_and_the_outbox_d
         here.agent.start()
         eventually(lambda: bool(here.operator.of(Kind.METRICS)), "a batch", STORY_S)
         here.broker.stop()
+        eventually(lambda: not here.agent.status()["broker"]["is_connected"], "the loss", STORY_S)
         eventually(
             lambda: here.agent.status()["outbox"]["metrics"] > 3, "metrics that wait", STORY_S
         )
-        assert not here.agent.status()["broker"]["is_connected"]
+        assert not here.agent.status()["broker"]["is_connected"]  # as long as it is away
         asked = len(here.device.traffic.asked)
         eventually(lambda: len(here.device.traffic.asked) > asked + 10, "more predictions")
         here.broker.restart()
@@ -131,7 +141,8 @@ def test_the_daemons_owner_wins_over_the_fleet(tmp_path: Path) -> None:
         here.publish(2, here.bundle("good", 2))
         eventually(here.agent.is_up, "the agent", STORY_S)
         here.agent.command("check-now")
-        assert "demo day" in here.agent.command("explain", "m").stdout
+        # The look that it waited for may have begun before the plan was there.
+        eventually(lambda: "demo day" in here.agent.command("explain", "m").stdout, "why not")
         assert here.device.status().active in {None, 1}
         assert here.device.order("clear").status == 200
         here.agent.command("check-now")

@@ -128,6 +128,9 @@ def test_over_budget_measurements_wait_in_order_and_are_counted_as_gaps_and_stat
                     "the end of the budget",
                     STORY_S,
                 )
+            # Of what is under way nobody knows yet on which side it counts.
+            sender = device.messaging._sender
+            eventually(lambda: sender.in_flight == 0, "the broker's word", STORY_S)
             outbox = device.messaging.outbox
             before = outbox.newest.seq - outbox.waiting().metrics
             eventually(lambda: heard(receiver, device.topics.metrics) == before, "those", STORY_S)
