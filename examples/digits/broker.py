@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 HOST: Final = "127.0.0.1"
-START_S: Final = 20.0
+START_S: Final = 60.0
 
 
 class Broker:
@@ -26,9 +26,11 @@ class Broker:
     """
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as sock:
-            sock.bind((HOST, 0))
-            self.port: int = sock.getsockname()[1]
+        # Bound for as long as it is needed, and never listening: nobody else is given this port.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind((HOST, 0))
+        self.port: int = self._held.getsockname()[1]
         found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
         self.name = "mosquitto" if found else "amqtt"
         if found:

@@ -32,7 +32,7 @@ else:  # the files beside this one, found there when this one is run as a script
 
 HERE: Final = Path(__file__).parent
 COMMAND: Final = str(Path(sys.executable).with_name("edge-runtime"))
-START_S: Final = 20.0
+START_S: Final = 60.0
 ACCURACY_MIN: Final = 0.96
 SHADES: Final = " .:-=+*#%@"
 

@@ -31,7 +31,7 @@ HERE: Final = Path(__file__).parent
 PROGRAMS: Final = Path(sys.executable).parent
 FLEET: Final = "demo"
 DEVICE: Final = "camera-1"
-STEP_S: Final = 90.0
+STEP_S: Final = 180.0
 WAITING: Final = 5
 
 AGENT: Final = """\

@@ -145,6 +145,22 @@ def test_latency_of_another_cpu_is_never_guessed(tmp_path: Path) -> None:
     assert "not measured" in (tmp_path / "out" / "report.md").read_text()
 
 
+#: A score that is not given once four candidates are known: a signal always comes in time.
+HELD = """\
+import time
+from pathlib import Path
+
+import numpy as np
+
+JOURNAL = Path(".out.work/journal.jsonl")
+
+def spread(outputs, labels):
+    while not Path("go").exists() and JOURNAL.read_text().count('"trial"') > 3:
+        time.sleep(0.01)
+    return np.abs(outputs["logits"]).mean(axis=1)
+"""
+
+
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_search_goes_on_where_it_stopped(
     tmp_path: Path, end: signal.Signals
@@ -152,8 +168,9 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
     quantize_models.cnn(tmp_path / "m.onnx")
     images = np.random.default_rng(2).normal(size=(400, 3, 16, 16)).astype(np.float32)
     np.savez(tmp_path / "data.npz", image=images)
+    (tmp_path / "held.py").write_text(HELD)
     arguments = ["m.onnx", "--data", "data.npz", "--goal", "size", "--floor", "0.9",
-                 "-o", "out"]  # fmt: skip
+                 "--metric", "held:spread", "-o", "out"]  # fmt: skip
     journal = tmp_path / ".out.work" / "journal.jsonl"
     with subprocess.Popen(
         [COMMAND, *arguments],
@@ -174,6 +191,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
         assert process.returncode == 130
         assert "the same command goes on" in said
     assert not (tmp_path / "out").exists()
+    (tmp_path / "go").touch()
     done = quantize(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "results of an interrupted search" in done.stderr

@@ -1,16 +1,17 @@
 """A server that ends while it is measured is named, with what it said last."""
 
+import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from benchmarks.paced import ask_paced
-from benchmarks.servers import Command, ServerError, environment, free_port, ours, started
+from benchmarks.servers import Command, ServerError, environment, ours, started
 from benchmarks.workload import Workload
 
 READY_ONCE = """\
@@ -32,11 +33,24 @@ os._exit(3)
 """
 
 
-def command(requests: int) -> Command:
-    """A server that answers so many requests, and ends."""
-    port = free_port()
-    arguments = [sys.executable, "-c", READY_ONCE, str(port), str(requests)]
-    return Command("toy", arguments, environment(), port, ("json",))
+Commands = Callable[[int], Command]
+
+
+@pytest.fixture
+def command() -> Iterator[Commands]:
+    """Say how to start a server that answers so many requests, and ends."""
+    with ExitStack() as held:
+
+        def make(requests: int) -> Command:
+            # Bound, and never listening: until the server has started, nobody else gets this port.
+            holding = held.enter_context(socket.socket())
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holding.bind(("127.0.0.1", 0))
+            port = holding.getsockname()[1]
+            arguments = [sys.executable, "-c", READY_ONCE, str(port), str(requests)]
+            return Command("toy", arguments, environment(), port, ("json",))
+
+        yield make
 
 
 def workload(folder: Path, bodies: int) -> Workload:
@@ -47,9 +61,9 @@ def workload(folder: Path, bodies: int) -> Workload:
 
 
 def test_a_server_that_ends_while_it_is_measured_is_named_with_its_last_words(
-    tmp_path: Path,
+    command: Commands, tmp_path: Path
 ) -> None:
-    toy = command(requests=1)
+    toy = command(1)
     with (
         pytest.raises(ServerError, match=r"toy ended with 3 .*:\nout of memory, said the server"),
         started(toy, tmp_path),
@@ -57,16 +71,18 @@ def test_a_server_that_ends_while_it_is_measured_is_named_with_its_last_words(
         ask_paced(toy.address, workload(tmp_path, 1), 1000, 30)
 
 
-def test_a_failure_of_another_is_not_blamed_on_a_server_that_lives(tmp_path: Path) -> None:
+def test_a_failure_of_another_is_not_blamed_on_a_server_that_lives(
+    command: Commands, tmp_path: Path
+) -> None:
     with (
         pytest.raises(ConnectionError, match="somebody else"),
-        started(command(requests=1000), tmp_path),
+        started(command(1000), tmp_path),
     ):
         raise ConnectionError("somebody else")
 
 
-def test_the_one_that_ended_is_named_among_several(tmp_path: Path) -> None:
-    lives, ends = command(requests=1000), command(requests=1)
+def test_the_one_that_ended_is_named_among_several(command: Commands, tmp_path: Path) -> None:
+    lives, ends = command(1000), command(1)
     with (
         pytest.raises(ServerError, match="ended with 3"),
         started(ends, tmp_path),
@@ -75,10 +91,12 @@ def test_the_one_that_ended_is_named_among_several(tmp_path: Path) -> None:
         ask_paced(ends.address, workload(tmp_path, 1), 1000, 30)
 
 
-def test_a_server_that_never_gets_ready_is_named_with_its_last_words(tmp_path: Path) -> None:
+def test_a_server_that_never_gets_ready_is_named_with_its_last_words(
+    command: Commands, tmp_path: Path
+) -> None:
     with (
         pytest.raises(ServerError, match=r"toy is not ready; .*:\nout of memory"),
-        started(command(requests=0), tmp_path),
+        started(command(0), tmp_path),
     ):
         pass
 

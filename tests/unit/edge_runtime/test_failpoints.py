@@ -29,6 +29,7 @@ for _ in range(3):
         print("passed", flush=True)
     except OSError as error:
         print(error.errno, flush=True)
+time.time = lambda: 10**9  # two looks at a clock that goes on tell two times
 print(round(failpoints.wall_time() - time.time()), failpoints.are_set())
 """
 

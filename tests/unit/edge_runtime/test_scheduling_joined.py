@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_runtime import scheduling
 from edge_runtime.batching import Lane, Run
 from edge_runtime.errors import DeadlineExceededError, InvalidTensorError, UnavailableError
 from edge_runtime.run_cost import RunCost
@@ -19,6 +20,7 @@ from tests.scheduler_bench import CLOSE_S, LIMIT_NS, Bench, Request, feeds
 
 BAD = -1.0
 LONG_NS = 100 * LIMIT_NS
+ONE_TURN_NS = 3600 * 10**9
 
 
 class Recorder(FakeSession):
@@ -191,7 +193,11 @@ def test_rows_are_counted_and_no_shared_run_exceeds_the_cap(
 
 
 @pytest.mark.asyncio
-async def test_shared_run_on_the_loop_is_expected_to_stay_below_the_limit(bench: Bench) -> None:
+async def test_shared_run_on_the_loop_is_expected_to_stay_below_the_limit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is expected follows from what was: nothing is learned before all of these have run.
+    monkeypatch.setattr(scheduling, "_TURN_NS", ONE_TURN_NS)
     session = Recorder()
     asked = shared(session, LIMIT_NS / 10)
     for _ in range(25):
@@ -203,8 +209,9 @@ async def test_shared_run_on_the_loop_is_expected_to_stay_below_the_limit(bench:
 
 @pytest.mark.asyncio
 async def test_shared_run_on_the_loop_stays_below_the_limit_where_elements_count(
-    bench: Bench,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scheduling, "_TURN_NS", ONE_TURN_NS)
     spec = TensorSpec("a", TWO_INPUTS.inputs[0].datatype, (VARIABLE, VARIABLE))
     session = Recorder()
     asked = lane(session, rows_max=256, signature=Signature([spec], [spec]))

@@ -30,6 +30,7 @@ from edge_runtime.session import (
 )
 from edge_runtime.tensors import VARIABLE, Array
 from tests import models
+from tests.daemons import eventually
 from tests.fakes import FakeSession
 
 SETTINGS = SessionSettings()
@@ -334,15 +335,17 @@ def test_telemetry_is_off_before_onnxruntime_is_imported() -> None:
 
 
 def test_closed_session_leaves_no_thread(tmp_path: Path) -> None:
-    def threads() -> int:
-        return sum(1 for _ in Path("/proc/self/task").iterdir())
+    def threads() -> set[str]:
+        return {task.name for task in Path("/proc/self/task").iterdir()}
 
     path = models.two_inputs(tmp_path / "m.onnx")
     before = threads()
     session = Session.load(path, SessionSettings(intra_op_threads=4))
-    assert threads() == before + 3  # the caller's own is the fourth
+    started = threads() - before
+    assert len(started) == 3  # the caller's own is the fourth
     session.close()
-    assert threads() == before
+    # Linux lists a thread for a moment longer than whoever joins it waits.
+    eventually(lambda: not started & threads(), "the end of its threads")
 
 
 def test_closed_session_gives_its_memory_back(tmp_path: Path) -> None:
