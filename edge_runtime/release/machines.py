@@ -188,6 +188,18 @@ class Machines:
             await asyncio.wait((task,), timeout=STUCK_S)
         return model not in self.by_model
 
+    async def settled(self, model: str, *, at_once: bool) -> Machine | None:
+        """Give the release of a model that is under way, after one that is over has tidied up.
+
+        Args:
+            model: Of which model.
+            at_once: Whether one that can still go back is not waited for.
+        """
+        machine = self.by_model.get(model)
+        if machine is None or not (at_once and machine.allows(Event.ROLL_BACK)):
+            await self.over(model)
+        return self.by_model.get(model)
+
     def _give_up(self, release: Release, why: str) -> None:
         """Store that a release did not come to its end; on the journal's thread."""
         journal = self._means.journal

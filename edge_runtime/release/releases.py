@@ -172,7 +172,8 @@ class Releases(Questions):
         async with self._lock(model):
             why = reason or f"rolled back by {asked_by or 'hand'}"
             outcome = Outcome(Event.ROLL_BACK, Cause.OPERATOR, why)
-            machine = self._machines.by_model.get(model)
+            at_once = to is None and not disable
+            machine = await self._machines.settled(model, at_once=at_once)
             if machine is None:
                 machine = self._machines.machine(await self._committed(model))
                 before = machine.release.state
