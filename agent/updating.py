@@ -195,13 +195,11 @@ class Updating:
     ) -> Check:
         if self._repository is None:
             raise ConfigError("there is no repository: enrol the device, or set repository.url")
-        end_s = time.monotonic() + timeout_s
         with self._condition:
             asked_in = self._turns  # what it brings may be older than the question
             wish()
-            while newest().turn <= asked_in:
-                if not self._condition.wait(max(0.0, end_s - time.monotonic())):
-                    raise NetworkError("the repository is still being looked at; ask again later")
+            if not self._condition.wait_for(lambda: newest().turn > asked_in, timeout_s):
+                raise NetworkError("the repository is still being looked at; ask again later")
             return newest()
 
     def decide_again(self) -> None:

@@ -28,7 +28,7 @@ STOP_S = 60.0
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw") or 0)
 _OF_A_WORKER = 1000
 _FIRST_PORT = 20_000 + _WORKER % 12 * _OF_A_WORKER
-_offsets = itertools.count(os.getpid())
+_offsets = itertools.count(int.from_bytes(os.urandom(2)))  # another session has other ones
 
 
 def program() -> str:

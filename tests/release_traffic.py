@@ -3,15 +3,16 @@
 import contextlib
 import http.client
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tests.daemons import Answer
+from tests.daemons import Answer, UnixConnection
 
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.release_device import Device
 
 PAUSE_S: Final = 0.004  # between two requests of one client
@@ -121,14 +122,29 @@ class Traffic:
 
     def _has_gone(self, process: "subprocess.Popen[bytes]") -> bool:
         """Tell whether a daemon was killed or told to stop, however late this is asked."""
-        if self._is_over(process):  # a stop may come between the look at is_up and the connecting
-            return True
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            if process.wait(GONE_S) == -signal.SIGKILL:
-                # Not ``is_up.clear()``: the next daemon may be up by now.
-                self._killed = process
-                return True
-        return self._is_over(process)
+        end_s = time.monotonic() + GONE_S
+        while not self._is_over(process):  # a stop may come between the look at is_up and this
+            if process.poll() is not None:
+                if process.returncode == -signal.SIGKILL:
+                    # Not ``is_up.clear()``: the next daemon may be up by now.
+                    self._killed = process
+                    return True
+                return self._is_over(process)
+            is_alive = self._answers() and process.poll() is None  # so it was before, too
+            if is_alive or time.monotonic() > end_s:
+                return self._is_over(process)
+            time.sleep(PAUSE_S)
+        return True
+
+    def _answers(self) -> bool:
+        connection = UnixConnection(self._device.daemon.socket, 1.0)
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            connection.request("GET", "/v2/health/live")
+            return bool(connection.getresponse().status)
+        return False
 
     def _is_over(self, process: "subprocess.Popen[bytes]") -> bool:
         return not self._device.is_up.is_set() or process is not self._device.daemon.process

@@ -264,9 +264,9 @@ class UpdateMachine:
         elif present.state == State.DOWNLOADING:
             with self._watches.watching(present, min(limit_s, used_s + slice_s), self._interrupted):
                 outcome = step(present, self._means, used_s)
-            if not self._is_newer:
-                # Only its own watch set it.
-                self._interrupted.clear()
+            self._interrupted.clear()  # its own watch may have set it
+            if self._is_newer:  # or somebody else, who says so first, may be just now
+                self._interrupted.set()
         else:
             outcome = step(present, self._means, used_s)
         if isinstance(outcome, Advance):

@@ -287,10 +287,7 @@ class Connection(Reception):
             part = "body" if self._head_complete else "head"
             self._refuse(408, f"the request's {part} took too long to arrive")
         elif not self._queue:
-            if has_unread(self._transport):  # the loop stood still: its timers run before its reads
-                self._set_deadline(self._limits.idle_timeout_s)
-            else:
-                self._end()
+            self._end()
 
     def drain(self) -> None:
         """Close when idle, else after the last answer."""

@@ -25,13 +25,13 @@ class Timeouts:
     nothing to watch nothing wakes the process.
 
     Attributes:
-        due: When the timer fires, ``NEVER`` if there is none.
+        due: When the timer fires, or fired just now; ``NEVER`` if there is none.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: set[Watched] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self.due = NEVER
 
     def watch(self, watched: Watched) -> None:
@@ -52,7 +52,15 @@ class Timeouts:
         if self._timer is not None:
             self._timer.cancel()
         self.due = due
-        self._timer = self._loop.call_at(due, self._look)
+        self._timer = self._loop.call_at(due, self._rung)
+
+    def _rung(self) -> None:
+        # uvloop's timers run before its reads, what is called soon too: after a stall of the
+        # process what came in time would be late. The second call comes after the reads.
+        self._timer = self._loop.call_soon(self._before_reads)
+
+    def _before_reads(self) -> None:
+        self._timer = self._loop.call_soon(self._look)
 
     def _look(self) -> None:
         self._timer = None

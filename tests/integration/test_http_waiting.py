@@ -247,6 +247,8 @@ def test_one_connection_cannot_pipeline_more_bodies_than_the_budget(models: list
 def test_a_request_whose_timeout_passes_while_it_waits_is_503(daemon: Daemon) -> None:
     def attempt(long: Wire) -> bool:
         before, rejected = executions(daemon), failures(daemon, "REJECTED")
+        if long.has_more():  # its run may be among those
+            return False
         with Wire.of(daemon) as wire:
             wire.send(infer_zeros("slow", SHORT, timeout=1000))
             answer = wire.answer()

@@ -179,12 +179,15 @@ def test_an_interrupted_search_goes_on_where_it_stopped(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        eventually(
-            lambda: journal.exists() and journal.read_text().count('"trial"') > 3,
-            "some candidates were tried",
-        )
-        process.send_signal(end)
-        _, said = process.communicate(timeout=60)
+        try:
+            eventually(
+                lambda: journal.exists() and journal.read_text().count('"trial"') > 3,
+                "some candidates were tried",
+            )
+            process.send_signal(end)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # it is held: nobody else would end it
     if end is signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:

@@ -1,7 +1,6 @@
 """Orders that come twice, at once, or too late: none of them costs more than it says."""
 
 import contextlib
-import os
 import shutil
 import signal
 import threading
@@ -54,11 +53,7 @@ def at_once(device: Device, *orders: str) -> list[int]:
 
 def asked_while_it_stands_still(device: Device, *orders: str) -> list[int]:
     """Give orders to a daemon that does not run until it has them all; give their answers."""
-    process = device.daemon.process
-    with contextlib.ExitStack() as stack:
-        process.send_signal(signal.SIGSTOP)
-        stack.callback(process.send_signal, signal.SIGCONT)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+    with device.daemon.paused():
         connections = []
         for order in orders:
             connection = UnixConnection(device.daemon.admin)

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from agent import look_pace
+from agent import look_pace, updating
 from agent.errors import AgentError, BudgetError, Distrust, NetworkError, TrustError
 from agent.look_pace import LookPace
 from agent.progressing import Check
@@ -88,6 +88,23 @@ def test_who_asks_during_a_look_is_told_what_the_next_one_brings() -> None:
         world.source.is_open.set()
         asking.join(WITHIN_S)
     assert [check.timestamp_version for check in told] == [3]
+
+
+def test_whoever_waits_takes_no_ring_from_the_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(updating, "RETRY_FIRST_S", 3600.0)
+    world, told = World(), list[Check]()
+    with running(world) as thread:
+        world.source.error = cast("AgentError", ZeroDivisionError())
+        asking = threading.Thread(target=lambda: told.append(thread.check_now(WITHIN_S)))
+        asking.start()
+        until(lambda: "nobody foresaw" in caplog.text)
+        until(lambda: len(thread._condition._waiters) == 2)  # type: ignore[attr-defined]
+        world.source.error = None
+        thread.ring()
+        asking.join(WITHIN_S)
+    assert [check.problem for check in told] == [""]
 
 
 def test_a_look_elsewhere_reads_the_repository_again_afterwards() -> None:

@@ -29,6 +29,7 @@ class Clock:
         self.now = 0.0
         self.wakes = 0
         self._timers: list[Timer] = []
+        self._soon: list[Timer] = []
 
     def time(self) -> float:
         """Give the loop's time."""
@@ -38,6 +39,12 @@ class Clock:
         """Call later."""
         timer = Timer(when, callback)
         self._timers.append(timer)
+        return timer
+
+    def call_soon(self, callback: Callable[[], None]) -> Timer:
+        """Call before any time passes."""
+        timer = Timer(self.now, callback)
+        self._soon.append(timer)
         return timer
 
     @property
@@ -53,6 +60,10 @@ class Clock:
             timer.cancelled = True
             self.wakes += 1
             timer.callback()
+            while self._soon:
+                timer = self._soon.pop(0)
+                if not timer.cancelled:
+                    timer.callback()
         self.now = to
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_runtime.release import trial_process
 from edge_runtime.release.trial import Trial
 from edge_runtime.release.trial_limits import usage
 from edge_runtime.release.trial_messages import HEAD, Compared, Pair, frame
@@ -158,6 +159,21 @@ def test_process_that_waits_for_what_never_comes_is_said_to_hang(
 
     assert run(test()).kind == "hung"
     assert not children()
+
+
+def test_waiting_for_a_cpu_before_the_order_excuses_nothing_after_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path / "python", "exec sleep 60"))
+    monkeypatch.setattr(trial_process, "queued_s", lambda _: 3600.0)
+
+    async def test() -> TrialDiedError:
+        process = TrialProcess(memory_bytes=MEMORY)
+        with pytest.raises(TrialDiedError) as caught:
+            await process.ask(pair(tmp_path), within_s=0.5, starved_after_s=0.1)
+        return caught.value
+
+    assert run(test()).kind == "hung"
 
 
 def is_asleep(pid: int) -> bool:
