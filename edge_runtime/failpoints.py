@@ -5,7 +5,7 @@ Off unless ``$EDGE_RUNTIME_FAILPOINTS`` is set when the process starts::
     store.renamed=kill              die at once (SIGKILL)
     store.blob.written=error@3      the disk fails (EIO), the third time only
     journal.commit=full             the disk is full (ENOSPC)
-    trial.started=hang              the thread waits for ever
+    trial.self_test.started=hang    the thread waits for ever
     release.canary.step=jump:+3600  the wall clock jumps by so many seconds, the first time
     boot_id=another                 the device says that it is in this boot: the power was cut
 
@@ -54,8 +54,11 @@ NAMES: Final[dict[str, str]] = {
     "release.rolled_back": "the way back is done; the journal does not say so yet",
     "journal.begin": "a transaction of the journal is about to begin",
     "journal.commit": "a transaction of the journal is about to be committed",
-    "trial.started": "the process that tries a candidate out has been started",
-    "trial.answered": "that process has answered; its answer is not used yet",
+    "trial.self_test.started": "the process that tests a candidate has been started",
+    "trial.self_test.answered": "that process has answered; its answer is not used yet",
+    "trial.comparison.started": "the process that compares both versions has been started",
+    "trial.comparison.loaded": "that process has both versions in memory",
+    "trial.comparison.answered": "that process has compared both; its answer is not used yet",
     "swap.before": "the routing table is about to be replaced",
     "swap.after": "the routing table has been replaced",
     "agent.trust.verified": "metadata is verified in its work folder; it is not durable yet",

@@ -7,9 +7,7 @@ history is one story that ends where the device is, with the digest of what real
 The journal's transactions of plan ``good``, for ``journal.*=...@N``: 1 the daemon's start, 2 the
 order's number, 3 installed, 4 self-testing, 5 staged, 6 shadowing, 7 its look, 8 canary, 9 its
 look, 10 the next weight, 11 its look, 12 probation. The routing changes, for ``swap.*``: 1 and 2
-the two weights, 3 and 4 probation (beside, then in front), 5 the commit. Processes, for
-``trial.started``: 1 the self-test's, 2 the shadow's; ``trial.answered``: 1 the self-test, 2 both
-versions are loaded, 3 the first comparison.
+the two weights, 3 and 4 probation (beside, then in front), 5 the commit.
 
 An unsynced write that is lost has a table of its own at the file layer, where it can be had:
 ``tests/unit/edge_runtime/store``.
@@ -43,8 +41,8 @@ _KILLED: Final = (
     *((f"journal.begin@{number}", CRASHED) for number in (9, 10, 11, 12)),
     *((f"journal.commit@{number}", COMMITTED) for number in (1, 2, 3, 4, 5, 6, 7, 8)),
     *((f"journal.commit@{number}", CRASHED) for number in (9, 10, 11, 12)),
-    *(("trial.started@1", COMMITTED), ("trial.answered@1", COMMITTED)),
-    *(("trial.started@2", COMMITTED), ("trial.answered@2", COMMITTED)),
+    *(("trial.self_test.started@1", COMMITTED), ("trial.self_test.answered@1", COMMITTED)),
+    *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
     *(("swap.before@1", CRASHED), ("swap.after@1", CRASHED)),
     *(("swap.before@2", CRASHED), ("swap.after@2", CRASHED)),
     *(("swap.before@3", CRASHED), ("swap.after@3", CRASHED)),
@@ -73,8 +71,8 @@ _ERROR: Final = (
     *((f"journal.commit@{number}", COMMITTED) for number in (1, 2, 3, 4, 5, 6, 8, 10, 12)),
     # A look that cannot be counted could be had again and again: rather back.
     *((f"journal.commit@{number}", DISK) for number in (7, 9, 11)),
-    *(("trial.started@1", BROKEN), ("trial.answered@1", BROKEN)),
-    *(("trial.started@2", COMMITTED), ("trial.answered@2", COMMITTED)),
+    *(("trial.self_test.started@1", BROKEN), ("trial.self_test.answered@1", BROKEN)),
+    *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
     *(("swap.before@1", DISK), ("swap.after@1", DISK)),
     *(("swap.before@2", DISK), ("swap.after@2", DISK)),
     *(("swap.before@3", DISK), ("swap.after@3", DISK)),
@@ -102,8 +100,8 @@ _HANG: Final = (
     ("release.committed", COMMITTED),
     *((f"journal.commit@{number}", COMMITTED) for number in (1, 2, 3, 4, 5, 8)),
     *((f"journal.commit@{number}", CRASHED) for number in (10, 12)),
-    *(("trial.started@1", COMMITTED), ("trial.answered@1", COMMITTED)),
-    *(("trial.started@2", COMMITTED), ("trial.answered@2", COMMITTED)),
+    *(("trial.self_test.started@1", COMMITTED), ("trial.self_test.answered@1", COMMITTED)),
+    *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
     *(("swap.before@1", COMMITTED), ("swap.after@2", COMMITTED)),
     *(("swap.before@4", COMMITTED), ("swap.after@5", COMMITTED)),
 )
@@ -114,7 +112,7 @@ _JUMPS: Final = (
     *("release.self_test.begun", "release.self_test.passed", "release.staged"),
     *("release.shadow.begun", "release.canary.begun", "release.canary.step"),
     *("release.probation.begun", "release.commit", "release.committed"),
-    *("trial.answered@1", "swap.after@1", "swap.after@4"),
+    *("trial.self_test.answered@1", "swap.after@1", "swap.after@4"),
 )
 _BACK_FROM: Final = ("self-testing", "staged", "shadowing", "canary", "probation", "committed")
 _BACK: Final = (
@@ -182,11 +180,11 @@ _OTHERS: Final = (
     Row("swap.before=error@1", "promote", DISK),
     Row("release.probation.begun=hang", "promote", COMMITTED),
     # What hangs is left alone, and the release comes to its end.
-    Row("trial.started=hang@1", "brief", LATE, alone=True),
-    Row("trial.answered=hang@1", "brief", LATE, alone=True),
-    Row("trial.started=hang@2", "good", COMMITTED, alone=True),
-    Row("trial.answered=hang@2", "good", COMMITTED, alone=True),
-    Row("trial.answered=hang@3", "good", COMMITTED, alone=True),
+    Row("trial.self_test.started=hang@1", "brief", LATE, alone=True),
+    Row("trial.self_test.answered=hang@1", "brief", LATE, alone=True),
+    Row("trial.comparison.started=hang@1", "good", COMMITTED, alone=True),
+    Row("trial.comparison.loaded=hang@1", "good", COMMITTED, alone=True),
+    Row("trial.comparison.answered=hang@1", "good", COMMITTED, alone=True),
     Row("swap.before=hang@1", "back from canary", BACK, alone=True),
     Row("swap.after=hang@1", "back from canary", BACK, alone=True),
     Row("swap.before=hang@1", "back from probation", BACK, alone=True),
@@ -230,7 +228,7 @@ SAMPLE: Final = (
     Row("store.blob.written=full@1", "promote", COMMITTED),
     Row("swap.before=hang@1", "back from canary", BACK, alone=True),
     Row("release.commit=jump:+86400", "promote", COMMITTED),
-    Row("trial.answered=error@1", "good", BROKEN),
+    Row("trial.self_test.answered=error@1", "good", BROKEN),
     Row("swap.after=kill@1", "first", COMMITTED),
     Row("release.commit=kill", "first", DISABLED),
 )

@@ -203,7 +203,7 @@ class Trial:
                 self._asked += 1
                 order = Ask(tensors=heads, candidate_first=self._asked % 2 == 0)
                 answer = await process.ask(order, parts, within_s=self._limits.compare_s)
-                await reached("trial.answered")
+                await reached("trial.comparison.answered")
             except TrialDiedError as error:
                 if error.kind == "starved" and self._is_idle:
                     self._is_idle = False  # the next one gets more, and is not the model's fault
@@ -244,12 +244,13 @@ class Trial:
             left_s = deadline_s - loop.time()
             try:
                 process = await self._started(self._limits.self_test_cpu_s)
+                await reached("trial.self_test.started")
                 answer = await process.ask(
                     order,
                     within_s=left_s,
                     starved_after_s=self._limits.starved_after_s if self._is_idle else 0.0,
                 )
-                await reached("trial.answered")
+                await reached("trial.self_test.answered")
             except TrialDiedError as error:
                 killed += error.kind == "killed"
                 if error.kind == "starved" and self._is_idle:
@@ -291,13 +292,14 @@ class Trial:
         self._starts += 1
         self._paired_bytes = self._limits.memory_bytes  # nobody is blamed before both are there
         process = await self._started(0.0)
+        await reached("trial.comparison.started")
         order = Pair(active=self._active, candidate=self._candidate, device=self._device)
         answer = await process.ask(
             order,
             within_s=self._limits.load_s,
             starved_after_s=self._limits.starved_after_s if self._is_idle else 0.0,
         )
-        await reached("trial.answered")
+        await reached("trial.comparison.loaded")
         if not isinstance(answer, Ready):
             await self._end()
             return Compared(skipped="the process of the trial gave another answer than was asked")
@@ -333,7 +335,6 @@ class Trial:
         self._process = TrialProcess(
             memory_bytes=self._limits.memory_bytes, cpu_s=cpu_s, is_idle=self._is_idle
         )
-        await reached("trial.started")
         return self._process
 
     async def _end(self) -> None:

@@ -19,7 +19,7 @@ from tests.agent_fault_runs import large
 from tests.agent_site import STORY_S, site
 from tests.daemons import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 DISK_BYTES = 4 * 2**20
 

@@ -27,7 +27,7 @@ from tests.release_device import MODEL
 from tests.trusting import path_of
 from tests.tuf_attacks import TufRepository, plan, signer
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 HURRY = "metadata_s = 1.5"
 """For what is too slow; anything can be that on a busy machine, so only where it is expected."""

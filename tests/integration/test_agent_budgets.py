@@ -12,7 +12,7 @@ from tests.agent_site import STORY_S, Site, site
 from tests.daemons import eventually
 from tests.models import add_constant
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 
 def digest(path: Path) -> str:

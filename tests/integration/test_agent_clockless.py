@@ -15,7 +15,7 @@ from tests.agent_site import STORY_S, Site, site
 from tests.daemons import eventually
 from tests.release_device import MODEL
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 DAY_S: Final = 86_400.0
 IN_1970: Final = '''

@@ -16,7 +16,7 @@ from tests.brokers import mosquitto
 from tests.daemons import eventually
 from tests.repositories import new_repository, served
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 WITHIN_S = 150.0
 

@@ -17,7 +17,7 @@ from tests.daemons import eventually
 from tests.enrolment_server import EnrolmentServer, enrolment_server
 from tests.repositories import TestRepository, new_repository, served, tree
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 NAMED = '[device]\nid = "till-7"\nfleet = "shop"\nclock_is_trusted = "yes"\n'
 MODEL = "digits"

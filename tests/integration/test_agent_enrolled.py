@@ -25,7 +25,7 @@ from tests.enrolment_server import (
 from tests.hostile_http import drip_head, hostile_server
 from tests.repositories import TestRepository, new_repository, served
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 
 @dataclass(frozen=True)

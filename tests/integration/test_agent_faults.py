@@ -10,7 +10,7 @@ from tests.every_row import every
 
 ROWS = SAMPLE[:: every(2)]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from tests.hostile_http import (
     wrong_range,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 FAULTS = {
     "truncate": truncate(100),

@@ -21,7 +21,7 @@ from tests.agent_site import COMMAND, STORY_S, AgentProcess
 from tests.daemons import eventually
 from tests.repositories import CHANNEL, TestRepository, new_repository, tree
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 MODEL = "digits"
 POINTS = ("agent.import.laid_out", "agent.import.verified", "agent.import.placed")

@@ -11,7 +11,7 @@ from tests.daemons import eventually
 from tests.repositories import new_repository, tree
 from tests.store_bundles import ONNX
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 MODEL = "vision:digits@eu"
 FILES = {

@@ -13,7 +13,7 @@ from tests.fleet_receiver import Receiver
 from tests.linked_device import LinkedDevice, local, metrics, outbox_in, status
 from tests.outbox_world import Turnable
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 DAY_S = 86_400
 INTERVAL_S = 300

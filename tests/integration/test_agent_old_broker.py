@@ -22,7 +22,7 @@ from tests.daemons import eventually
 from tests.repositories import new_repository, served
 
 pytest.importorskip("amqtt", reason="amqtt is an extra of the tests")
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 PROGRAM = Path(__file__).parent.parent.parent / "examples" / "digits" / "broker.py"
 TOPICS = Topics("shop", "till-7")

@@ -19,7 +19,7 @@ from tests.daemons import eventually
 from tests.repositories import tree
 from tests.signing import public_key_file, signing_key
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 KEY = signing_key("commands")
 TOPICS = Topics(FLEET, NAME)

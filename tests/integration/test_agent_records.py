@@ -21,7 +21,7 @@ from tests.brokers import mosquitto
 from tests.daemons import eventually
 from tests.repositories import TestRepository, make_repository
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 
 def births(operator: Operator) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from tests.brokers import Mosquitto, mosquitto
 from tests.daemons import eventually
 from tests.linked_device import status
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 TOPICS = Topics(FLEET, NAME)
 

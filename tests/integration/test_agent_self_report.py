@@ -13,7 +13,7 @@ from agent.topics import Kind, Topics
 from tests.agent_site import FLEET, NAME, STORY_S, Site, site
 from tests.daemons import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 OWN: Final = Topics(FLEET, NAME)
 

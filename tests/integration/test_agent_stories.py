@@ -16,7 +16,7 @@ from tests import bad_models
 from tests.agent_site import STORY_S, Site, key_of, site
 from tests.daemons import eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.integration
 
 
 def told_of(status: JobStatus) -> int:

@@ -101,7 +101,6 @@ def test_the_old_version_answers_again_when_its_successor_cannot_be_loaded(
         assert state(running, "m", "2")[0] == "UNAVAILABLE"
 
 
-@pytest.mark.timeout(600)
 def test_memory_stays_flat_over_many_reloads_that_have_no_room_for_both(
     tmp_path: Path, sizes: Sizes
 ) -> None:

@@ -255,7 +255,6 @@ def _repeat(repository: TestRepository, command: str, new: Path) -> None:
         assert done.signed.pending == ()
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("command", ["release add", "plan set", "rotate"])
 def test_kill_9_at_any_rename_leaves_a_whole_repository_and_the_command_can_be_repeated(

@@ -136,7 +136,7 @@ def test_a_crash_in_the_canary_takes_it_back_at_the_next_start_for_good(tmp_path
     more = "[batching]\nenabled = false"
     steps = {**SLOWLY, "shadow_s": 0.0}
     # A comparison would take it back before the daemon dies of it: its process never comes up.
-    points = "trial.started=hang@2"
+    points = "trial.comparison.started=hang"
     with Device(tmp_path, seed=seed, failpoints=points, more=more, **steps) as on:
         on.stage(path)
         on.reach(2, "canary")

@@ -14,7 +14,7 @@ import pytest
 from tests.agent_fault_runs import ABORTED, ROTATED, UPDATED, FaultSite, Row, fault_site
 from tests.agent_fault_table import ACTIONS, POINTS, SAMPLE, TABLE
 
-pytestmark = [pytest.mark.integration, pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.soak]
 
 
 class Sites:

@@ -83,7 +83,6 @@ def _passages(monkeypatch: pytest.MonkeyPatch, folder: Path, scenario: str) -> d
     return counting._passed
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_kill_anywhere_changes_nothing_about_the_end(
     tmp_path_factory: pytest.TempPathFactory,
@@ -123,7 +122,6 @@ def test_the_kill_table_comes_to_every_point(
     assert reached == set(POINTS)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("scenario", "action"), [*((each, "error") for each in SCENARIOS), ("good", "full")]
 )
@@ -181,7 +179,6 @@ def test_a_process_that_hangs_and_is_killed_is_followed_by_one_that_goes_on(
     assert _facts(tmp_path, "good") == undisturbed["good"]
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scenario", ["good", "reverted"])
 def test_a_process_that_dies_over_and_over_comes_to_the_same_end(
     tmp_path: Path, undisturbed: dict[str, Facts], scenario: str

@@ -97,15 +97,15 @@ def test_a_thread_that_hangs_holds_up_no_other() -> None:
 def test_an_event_loop_goes_on_while_a_failpoint_that_it_came_to_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    points = parse("swap.before=hang,swap.after=error,trial.started=jump:5")
+    points = parse("swap.before=hang,swap.after=error,trial.self_test.started=jump:5")
     monkeypatch.setattr(failpoints, "_set", points)
 
     async def come_by() -> None:
         hanging = asyncio.ensure_future(failpoints.reached("swap.before"))
         with pytest.raises(OSError, match=r"swap\.after"):
             await failpoints.reached("swap.after")
-        await failpoints.reached("trial.started")
-        await failpoints.reached("trial.answered")
+        await failpoints.reached("trial.self_test.started")
+        await failpoints.reached("trial.self_test.answered")
         assert not hanging.done()
         hanging.cancel()
 
