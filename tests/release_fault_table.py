@@ -43,6 +43,7 @@ _KILLED: Final = (
     *((f"journal.commit@{number}", CRASHED) for number in (9, 10, 11, 12)),
     *(("trial.self_test.started@1", COMMITTED), ("trial.self_test.answered@1", COMMITTED)),
     *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
+    ("trial.comparison.answered@1", COMMITTED),
     *(("swap.before@1", CRASHED), ("swap.after@1", CRASHED)),
     *(("swap.before@2", CRASHED), ("swap.after@2", CRASHED)),
     *(("swap.before@3", CRASHED), ("swap.after@3", CRASHED)),
@@ -73,6 +74,7 @@ _ERROR: Final = (
     *((f"journal.commit@{number}", DISK) for number in (7, 9, 11)),
     *(("trial.self_test.started@1", BROKEN), ("trial.self_test.answered@1", BROKEN)),
     *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
+    ("trial.comparison.answered@1", COMMITTED),
     *(("swap.before@1", DISK), ("swap.after@1", DISK)),
     *(("swap.before@2", DISK), ("swap.after@2", DISK)),
     *(("swap.before@3", DISK), ("swap.after@3", DISK)),
@@ -102,6 +104,7 @@ _HANG: Final = (
     *((f"journal.commit@{number}", CRASHED) for number in (10, 12)),
     *(("trial.self_test.started@1", COMMITTED), ("trial.self_test.answered@1", COMMITTED)),
     *(("trial.comparison.started@1", COMMITTED), ("trial.comparison.loaded@1", COMMITTED)),
+    ("trial.comparison.answered@1", COMMITTED),
     *(("swap.before@1", COMMITTED), ("swap.after@2", COMMITTED)),
     *(("swap.before@4", COMMITTED), ("swap.after@5", COMMITTED)),
 )
